@@ -1,0 +1,1 @@
+"""Training of Large Hybrid-Reasoning Models: HFT, HGPO and evaluation."""

@@ -1,0 +1,1 @@
+"""The nano task suite: generated questions with a difficulty gradient and verified traces."""

@@ -1,0 +1,1 @@
+"""Paired load test: what adaptive thinking costs against always-think."""

@@ -1,0 +1,105 @@
+"""The seam between gateway and engine: token ids in, token ids out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+
+class EngineError(Exception):
+    """The engine failed while it served one request; other requests may still succeed."""
+
+
+class EngineDeadError(EngineError):
+    """The engine is gone and will not serve again in this process."""
+
+
+class StopReason(Enum):
+    """Why the engine ended a sequence."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling parameters; None means the checkpoint's own default (generation_config.json).
+
+    `logprob_token_ids` asks for the raw log-probabilities (temperature 1, before bias and masks) of
+    exactly these ids at every generated position.
+    """
+
+    max_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    allowed_token_ids: tuple[int, ...] | None = None
+    logprob_token_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One sequence to generate. A lower `priority` is served first."""
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class TokenDelta:
+    """Newly generated ids; `logprobs` has one map (token id -> log-probability) per id when asked for.
+
+    The last delta of a sequence carries `stop_reason`; the stop token itself is among `token_ids`.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[dict[int, float], ...] | None = None
+    stop_reason: StopReason | None = None
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What the gateway tells its users about the engine."""
+
+    kind: str
+    version: str
+    max_model_len: int
+    details: dict[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """What the gateway asks of an engine; one contract suite checks every implementation."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """Kind, version and context length in tokens; valid after start()."""
+        ...
+
+    async def start(self) -> None:
+        """Load the model; returns when the engine can serve. Raises EngineError."""
+        ...
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenDelta, None]:
+        """Stream one sequence. Closing the generator early aborts the request in the engine.
+
+        Raises EngineError (this request failed) or EngineDeadError (the engine is gone).
+        """
+        ...
+
+    async def healthy(self) -> bool:
+        """Tell whether the engine can serve now; never raises."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine and every process it started; idempotent."""
+        ...
