@@ -1,0 +1,47 @@
+# Every recipe a person or CI runs. `make help` lists them.
+# MODEL is a checkpoint directory or a short name; VENV may be shared between checkouts of the same versions.
+HOST ?= 127.0.0.1
+PORT ?= 8000
+MODEL ?= nano
+DEVICE ?= auto
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+SERVE_ARGS ?=
+PYTEST_ARGS ?=
+BIN := .venv/bin
+SETUP := $(PYTHON) setup/setup_env.py --device $(DEVICE)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev serve check test train-nano eval-nano loadtest clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: ## make .venv with what serving and training need (CUDA build of vLLM where there is a GPU)
+	@$(SETUP)
+
+setup-dev: ## the same, and the development tools
+	@$(SETUP) --dev
+
+serve: setup ## serve MODEL on HOST:PORT
+	@exec $(BIN)/python -m lhrm_server --host "$(HOST)" --port "$(PORT)" --model "$(MODEL)" $(SERVE_ARGS)
+
+check: setup-dev ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup-dev check ## check, then the core test suite, real vLLM included
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+train-nano: setup ## train models/lhrm-nano from nothing
+	$(BIN)/python -m lhrm_train nano
+
+eval-nano: setup ## evaluate models/lhrm-nano on the test split
+	$(BIN)/python -m lhrm_train eval-nano
+
+loadtest: setup ## paired load test against a running server: auto against always-think
+	$(BIN)/python -m lhrm_loadtest run --base-url "http://$(HOST):$(PORT)/v1"
+
+clean: ## remove the environment and all build and test output
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis out runs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
