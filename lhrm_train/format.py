@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -35,6 +36,16 @@ class Mode(Enum):
 
     THINK = "think"
     NO_THINK = "no_think"
+
+
+def _byte_characters() -> dict[str, int]:
+    # Byte-level BPE writes printable bytes as themselves and the others, in order, from U+0100 on.
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    moved = [value for value in range(256) if value not in printable]
+    return {chr(value): value for value in printable} | {chr(256 + i): value for i, value in enumerate(moved)}
+
+
+_BYTE_OF: Mapping[str, int] = MappingProxyType(_byte_characters())
 
 
 @dataclass(frozen=True)
@@ -201,6 +212,18 @@ class ChatTokenizer:
         """Encode a piece of the template, tags and turn markers included."""
         return self._template.encode(text, add_special_tokens=False).ids
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that one id stands for; an id without a token stands for none.
+
+        Joining the bytes of many ids and decoding them gives what `decode` gives.
+        """
+        token = self._template.id_to_token(token_id)
+        if token is None:
+            return b""
+        if all(character in _BYTE_OF for character in token):
+            return bytes(_BYTE_OF[character] for character in token)
+        return token.encode("utf-8")
+
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids with every token visible; incomplete UTF-8 becomes U+FFFD."""
         return self._template.decode(list(ids), skip_special_tokens=False)
@@ -235,9 +258,7 @@ def encode_answer(tokenizer: ChatTokenizer, mode: Mode, reasoning: str, answer: 
 
 def chat_template(turn_start: str = TURN_START, turn_end: str = TURN_END) -> str:
     """Return the Jinja template other tools use; ``lhrm_mode`` = think | no_think | absent."""
-    opening = (
-        f"{{%- if lhrm_mode == 'think' %}}{THINK_OPEN}{{%- elif lhrm_mode == 'no_think' %}}{NO_THINK_OPEN}{{%- endif %}}"
-    )
+    opening = f"{{%- if lhrm_mode == 'think' %}}{THINK_OPEN}{{%- elif lhrm_mode == 'no_think' %}}{NO_THINK_OPEN}{{%- endif %}}"
     return (
         "{%- for message in messages %}"
         f"{{{{- '{turn_start}' + message['role'] + '\\n' + message['content'] + '{turn_end}\\n' }}}}"

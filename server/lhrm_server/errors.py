@@ -1,0 +1,143 @@
+"""The gateway's errors and their one mapping to an HTTP status and the OpenAI error body.
+
+GatewayError
+|- InvalidRequestError             400  the request cannot be honoured; `param` names the field
+|  |- UnsupportedParameterError    400
+|  |- ContradictoryModeError       400
+|  `- ContextLengthError           400
+|- ModelNotFoundError              404
+|- BodyTooLargeError               413
+|- OverloadedError                 503
+|- NotReadyError                   503
+`- EngineFailureError              500, or 503 when the engine is gone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .engine import EngineDeadError, EngineError
+
+ErrorBody = dict[str, dict[str, str | None]]
+
+INVALID = "invalid_request_error"
+SERVER = "server_error"
+UNEXPECTED = "The server met an unexpected error."
+
+
+class GatewayError(Exception):
+    """An error that the client sees: `message`, `param` and `code` go into the OpenAI error body."""
+
+    status = 500
+    kind = SERVER
+    code: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or type(self).code
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that go with the status."""
+        return {"Retry-After": "1"} if self.status == 503 else {}
+
+    def body(self) -> ErrorBody:
+        """Return the OpenAI error body."""
+        return error_body(self.message, self.kind, self.param, self.code)
+
+
+class InvalidRequestError(GatewayError):
+    """The request is malformed or asks for something impossible."""
+
+    status = 400
+    kind = INVALID
+    code = "invalid_value"
+
+
+class UnsupportedParameterError(InvalidRequestError):
+    """A field that this server does not know, or a value that it cannot honour."""
+
+    code = "unsupported_parameter"
+
+    def __init__(self, param: str, why: str) -> None:
+        super().__init__(f"{param}: {why}", param=param)
+
+
+class ContradictoryModeError(InvalidRequestError):
+    """Two body fields that ask for different modes."""
+
+    code = "contradictory_mode"
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        both = ", ".join(fields)
+        super().__init__(f"These fields ask for different modes: {both}.", param=both)
+
+
+class ContextLengthError(InvalidRequestError):
+    """The prompt, or the prompt and the requested completion, do not fit into the context."""
+
+    code = "context_length_exceeded"
+
+
+class ModelNotFoundError(GatewayError):
+    """A model name that is not served here."""
+
+    status = 404
+    kind = INVALID
+    code = "model_not_found"
+
+
+class BodyTooLargeError(GatewayError):
+    """A request body over the configured size."""
+
+    status = 413
+    kind = INVALID
+    code = "body_too_large"
+
+
+class OverloadedError(GatewayError):
+    """As many requests as the gateway admits are in flight."""
+
+    status = 503
+    code = "overloaded"
+
+
+class NotReadyError(GatewayError):
+    """The gateway is starting or draining."""
+
+    status = 503
+    code = "not_ready"
+
+
+class EngineFailureError(GatewayError):
+    """The engine failed; its own message stays in the server's log."""
+
+    def __init__(self, cause: EngineError) -> None:
+        gone = isinstance(cause, EngineDeadError)
+        self.status = 503 if gone else 500
+        message = "The engine is not running." if gone else "The engine failed while it served this request."
+        super().__init__(message, code="engine_unavailable" if gone else "engine_error")
+
+
+def error_body(message: str, kind: str, param: str | None = None, code: str | None = None) -> ErrorBody:
+    """Return the error body that OpenAI clients read."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def http_error_body(status: int, method: str, path: str) -> ErrorBody:
+    """Return the error body of a request that no route takes."""
+    if status == 404:
+        return error_body(f"Unknown request URL: {method} {path}.", INVALID, code="unknown_url")
+    if status == 405:
+        return error_body(f"{path} does not take {method}.", INVALID, code="method_not_allowed")
+    return error_body(f"The request failed with status {status}.", INVALID if status < 500 else SERVER)
+
+
+def validation_error(errors: Sequence[Mapping[str, object]]) -> InvalidRequestError:
+    """Return the 400 for a request that the framework itself could not read."""
+    first = errors[0] if errors else {}
+    place = first.get("loc")
+    param = ".".join(str(part) for part in place) if isinstance(place, tuple) else None
+    return InvalidRequestError(f"{param}: {first.get('msg', 'malformed request')}", param=param)
