@@ -1,0 +1,78 @@
+"""Read a chat completion body or a model list into typed values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from ._errors import ResponseFormatError, decode_body
+from ._types import ChatResult, ModelInfo
+
+
+class _ModelList(BaseModel):
+    data: list[ModelInfo]
+
+
+def read_chat(content: bytes, request_id: str | None) -> ChatResult:
+    """Return the result that a non-streaming response body holds. Raises ResponseFormatError."""
+    return result_from(json_object(content, request_id), request_id)
+
+
+def read_models(content: bytes, request_id: str | None) -> list[ModelInfo]:
+    """Return the entries of a model list. Raises ResponseFormatError."""
+    body = json_object(content, request_id)
+    try:
+        return _ModelList.model_validate(body).data
+    except ValidationError as exc:
+        raise _format_error(exc, request_id, body) from exc
+
+
+def json_object(content: bytes, request_id: str | None) -> dict[str, JsonValue]:
+    """Return a body that must be a JSON object. Raises ResponseFormatError."""
+    body = decode_body(content)
+    if not isinstance(body, dict):
+        raise ResponseFormatError("the response is not a JSON object", status=200, request_id=request_id, body=body)
+    return body
+
+
+def result_from(body: dict[str, JsonValue], request_id: str | None) -> ChatResult:
+    """Return the result of a completion body. Raises ResponseFormatError when a part is missing."""
+    if not isinstance(body.get("lhrm"), dict):
+        raise ResponseFormatError(
+            "the response has no 'lhrm' object: is the base URL that of an lhrm gateway?",
+            status=200,
+            request_id=request_id,
+            body=body,
+        )
+    try:
+        return ChatResult.model_validate(_flatten(body, request_id))
+    except (ValidationError, KeyError, IndexError, TypeError, AttributeError) as exc:
+        raise _format_error(exc, request_id, body) from exc
+
+
+def _flatten(body: Mapping[str, Any], request_id: str | None) -> dict[str, Any]:
+    choice, usage = body["choices"][0], body["usage"]
+    message = choice["message"]
+    details = usage.get("completion_tokens_details") or {}
+    reasoning = message.get("reasoning")
+    return {
+        **body["lhrm"],
+        "answer": message.get("content") or "",
+        "reasoning": message.get("reasoning_content") if reasoning is None else reasoning,
+        "finish_reason": choice.get("finish_reason"),
+        "model": body["model"],
+        "usage": {**usage, "reasoning_tokens": details.get("reasoning_tokens") or 0},
+        "request_id": request_id or body.get("id"),
+        "raw": body,
+    }
+
+
+def _format_error(exc: Exception, request_id: str | None, body: dict[str, JsonValue]) -> ResponseFormatError:
+    if isinstance(exc, ValidationError):
+        fields = sorted({".".join(str(part) for part in error["loc"]) for error in exc.errors()})
+        message = f"missing or malformed in the response: {', '.join(fields)}"
+    else:
+        message = f"missing or malformed in the response: {type(exc).__name__} {exc}"
+    return ResponseFormatError(message, status=200, request_id=request_id, body=body)

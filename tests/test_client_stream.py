@@ -1,0 +1,152 @@
+"""Stream decoding at every split of the bytes, and streams as they come over a real socket."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lhrm_client import (
+    AnswerDelta,
+    ChatResult,
+    Finished,
+    ReasoningDelta,
+    ResponseFormatError,
+    StreamError,
+    StreamInterruptedError,
+)
+from lhrm_client._sse import SSEDecoder
+from lhrm_client._stream import ChatStreamReader
+from test_client import ACCOUNTING, BODY, FRAMES, _frame
+
+EVENTS = [
+    (b"data: a\n\ndata: b\n\n", ["a", "b"]),
+    (b"data: a\r\n\r\ndata: b\r\n\r\n", ["a", "b"]),
+    (b"data: a\r\rdata: b\r\r", ["a", "b"]),
+    (b"data: a\r\n\ndata: b\n\r\n", ["a", "b"]),
+    (b"\xef\xbb\xbfdata: a\n\n", ["a"]),
+    (b"data:a\n\n", ["a"]),
+    (b"data:  a\n\n", [" a"]),
+    (b"data: a\ndata: b\n\n", ["a\nb"]),
+    (b"data: a\r\ndata: b\r\n\r\n", ["a\nb"]),
+    (b"data\n\n", [""]),
+    (b": keep-alive\n\ndata: a\n\n", ["a"]),
+    (b"event: x\nid: 1\nretry: 5\ndata: a\n\n", ["a"]),
+    (b"\n\n\ndata: a\n\n", ["a"]),
+    ("data: é€🙂\n\n".encode(), ["é€🙂"]),
+    ("data: a\u2028b\u0085c\x0bd\x1ce\n\n".encode(), ["a\u2028b\u0085c\x0bd\x1ce"]),
+    (b"data: \xff\n\n", ["\ufffd"]),
+    (b"data: a\n\ndata: unfinished\n", ["a"]),
+    (b"database: a\n\n", []),
+]
+
+
+def _feed(cuts: list[bytes]) -> list[str]:
+    decoder = SSEDecoder()
+    return [data for cut in cuts for data in decoder.feed(cut)]
+
+
+@pytest.mark.parametrize(("raw", "expected"), EVENTS)
+def test_decoder_at_every_split(raw, expected):
+    assert _feed([raw]) == expected
+    assert _feed([raw[i : i + 1] for i in range(len(raw))]) == expected
+    for first in range(len(raw) + 1):
+        for second in range(first, len(raw) + 1):
+            assert _feed([raw[:first], raw[first:second], raw[second:]]) == expected
+
+
+def test_an_event_is_returned_as_soon_as_it_is_complete():
+    for ending in (b"\n\n", b"\r\n\r\n", b"\r\r"):
+        decoder = SSEDecoder()
+        # A lone CR already ends a line, so the LF of the last CRLF is not waited for.
+        complete = len(ending) - 1 if ending.endswith(b"\r\n") else len(ending)
+        assert decoder.feed(b"data: a" + ending[:complete]) == ["a"]
+
+
+LINE = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=8)
+
+
+@given(st.lists(st.lists(LINE, min_size=1, max_size=3), max_size=5), st.sampled_from(["\n", "\r\n", "\r"]), st.data())
+def test_decoder_inverts_framing(events, newline, data):
+    raw = "".join("".join(f"data: {line}{newline}" for line in lines) + newline for lines in events).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=6)))
+    pieces = [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+    assert _feed(pieces) == ["\n".join(lines) for lines in events]
+
+
+def _read(chunks: list[bytes]) -> tuple[str, str, ChatResult]:
+    reader = ChatStreamReader("req-1")
+    events = [event for chunk in chunks for event in reader.feed(chunk)]
+    reader.finish()
+    reasoning = "".join(event.text for event in events if isinstance(event, ReasoningDelta))
+    answer = "".join(event.text for event in events if isinstance(event, AnswerDelta))
+    (finished,) = [event for event in events if isinstance(event, Finished)]
+    assert events[-1] is finished
+    return reasoning, answer, finished.result
+
+
+def test_reader_at_every_split():
+    raw = b"".join(FRAMES)
+    expected = _read([raw])
+    assert expected[:2] == ("6*7", "42")
+    assert expected[2].raw == BODY
+    for cut in range(len(raw) + 1):
+        assert _read([raw[:cut], raw[cut:]]) == expected
+    assert _read([raw[i : i + 1] for i in range(len(raw))]) == expected
+
+
+def test_either_name_of_the_reasoning_is_read_once():
+    for delta in ({"reasoning": "r"}, {"reasoning_content": "r"}, {"reasoning": "r", "reasoning_content": "r"}):
+        reader = ChatStreamReader(None)
+        assert reader.feed(_frame(delta)) == [ReasoningDelta("r")]
+
+
+def test_nothing_after_the_end_marker_is_read():
+    reader = ChatStreamReader(None)
+    reader.feed(b"".join(FRAMES))
+    assert reader.feed(b'data: {"error": {"message": "late"}}\n\n') == []
+    reader.finish()
+
+
+def test_empty_reasoning_of_a_thinking_answer_is_text_and_of_a_direct_one_is_none():
+    for mode, expected in (("think", ""), ("no_think", None)):
+        frames = [
+            _frame({"content": "a"}),
+            _frame({}, "stop", lhrm={**ACCOUNTING, "mode": mode}, usage=BODY["usage"]),
+            FRAMES[-1],
+        ]
+        assert _read(frames)[2].reasoning == expected
+
+
+@pytest.mark.parametrize(
+    ("frames", "error"),
+    [
+        ([b"data: {\n\n"], ResponseFormatError),
+        ([b"data: []\n\n"], ResponseFormatError),
+        ([b'data: {"choices": ["x"]}\n\n'], ResponseFormatError),
+        ([b'data: {"choices": [{"delta": "x"}]}\n\n'], ResponseFormatError),
+        ([b'data: {"choices": [{"delta": {"content": 5}}]}\n\n'], ResponseFormatError),
+        ([FRAMES[0], FRAMES[-1]], ResponseFormatError),  # no usage, accounting incomplete
+        ([*FRAMES[:4], FRAMES[-1]], ResponseFormatError),
+        ([b'data: {"error": "boom"}\n\n'], StreamError),
+        ([b'data: {"error": {"message": null}}\n\n'], StreamError),
+        ([b'data: {"error": null}\n\n'], StreamError),
+        (FRAMES[:-1], StreamInterruptedError),
+        ([], StreamInterruptedError),
+        ([b"data: [DONE]\n"], StreamInterruptedError),
+    ],
+)
+def test_malformed_streams(frames, error):
+    with pytest.raises(error) as caught:
+        _read(frames)
+    assert type(caught.value) is error
+    assert caught.value.request_id == "req-1"
+
+
+def test_error_frame_keeps_what_the_server_said():
+    reader = ChatStreamReader("req-1")
+    error = {"error": {"message": "engine died", "type": "server_error", "param": None, "code": "engine_dead"}}
+    with pytest.raises(StreamError, match="engine died") as caught:
+        reader.feed(b"data: " + json.dumps(error).encode() + b"\n\n")
+    assert (caught.value.type, caught.value.param, caught.value.code) == ("server_error", None, "engine_dead")
