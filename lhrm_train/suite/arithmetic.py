@@ -1,0 +1,68 @@
+"""Addition of two integers, multiplication by one digit, and chains of operations modulo ten."""
+
+from __future__ import annotations
+
+import random
+
+from lhrm_train.suite.base import Draw, Kind, number
+
+ADD_PHRASES = (
+    "What is {}+{}?",
+    "What is {} + {}?",
+    "{}+{}",
+    "{} + {} = ?",
+    "Add {} and {}.",
+    "What is {} plus {}?",
+)
+MULTIPLY_PHRASES = ("What is {}*{}?", "What is {} * {}?", "Multiply {} by {}.", "What is {} times {}?")
+CHAIN_PHRASES = ("Start at {}, {}. Last digit?", "Begin with {}, {}. Keep the last digit.")
+CHAIN_STEPS = {1: 1, 2: 3, 3: 5, 4: 7, 5: 9}
+
+
+def _add(rng: random.Random, level: int) -> Draw:
+    a = number(rng, level)
+    b = number(rng, rng.randrange(1, level) if level > 1 and rng.random() < 0.2 else level)
+    if rng.random() < 0.5:
+        a, b = b, a
+    carry, steps = 0, []
+    for place in range(level):
+        x, y = a // 10**place % 10, b // 10**place % 10
+        total = x + y + carry
+        steps.append(f"{x}+{y}+{carry}={total:02d}")
+        carry = total // 10
+    return Draw(f"add {min(a, b)} {max(a, b)}", rng.choice(ADD_PHRASES).format(a, b), str(a + b), ",".join(steps))
+
+
+def _multiply(rng: random.Random, level: int) -> Draw:
+    a, b = number(rng, level), rng.randrange(0 if level == 1 else 2, 10)
+    carry, steps = 0, []
+    for place in range(level):
+        digit = a // 10**place % 10
+        total = digit * b + carry
+        steps.append(f"{digit}*{b}={digit * b:02d}+{carry}={total:02d}")
+        carry = total // 10
+    return Draw(f"multiply {a} {b}", rng.choice(MULTIPLY_PHRASES).format(a, b), str(a * b), ",".join(steps))
+
+
+def _chain(rng: random.Random, level: int) -> Draw:
+    value = start = rng.randrange(10)
+    asked, steps = [], []
+    for _ in range(CHAIN_STEPS[level]):
+        if rng.random() < 0.6:
+            operand = rng.randrange(1, 10)
+            asked.append(f"add {operand}")
+            result = (value + operand) % 10
+            steps.append(f"{value}+{operand}={result}")
+        else:
+            operand = rng.choice((3, 7))
+            asked.append(f"times {operand}")
+            result = value * operand % 10
+            steps.append(f"{value}*{operand}={result}")
+        value = result
+    question = rng.choice(CHAIN_PHRASES).format(start, ", ".join(asked))
+    return Draw(f"chain {start} {asked}", question, str(value), ",".join(steps))
+
+
+ADD = Kind("add", _add, levels=(1, 2, 3, 4, 5), closed_levels=(1,))
+MULTIPLY = Kind("multiply", _multiply, levels=(1, 2, 3, 4), closed_levels=(1,))
+CHAIN = Kind("chain", _chain, levels=(1, 2, 3, 4, 5), closed_levels=(1,))

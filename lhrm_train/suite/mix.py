@@ -1,0 +1,169 @@
+"""The fixed mix of questions, their conversation contexts and their train, validation and test splits."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from lhrm_train.format import Message
+from lhrm_train.suite import arithmetic, compare, facts, smalltalk, stories, strings
+from lhrm_train.suite.base import Draw, Kind
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        smalltalk.KIND,
+        facts.KIND,
+        strings.REVERSE,
+        strings.LETTER,
+        compare.COMPARE,
+        compare.EXTREME,
+        compare.PARITY,
+        arithmetic.ADD,
+        arithmetic.MULTIPLY,
+        arithmetic.CHAIN,
+        stories.CUPS_KIND,
+        stories.STORY,
+    )
+}
+
+# The workload that HGPO trains on and that every reported figure is measured on.
+WORKLOAD: dict[str, float] = {
+    "smalltalk": 0.04,
+    "facts": 0.10,
+    "reverse": 0.13,
+    "letter": 0.08,
+    "compare": 0.09,
+    "extreme": 0.08,
+    "parity": 0.06,
+    "add": 0.10,
+    "multiply": 0.08,
+    "chain": 0.08,
+    "cups": 0.08,
+    "story": 0.08,
+}
+# What HFT sees: the same kinds, with more of those that take longer to learn.
+CURRICULUM: dict[str, float] = {
+    "smalltalk": 0.03,
+    "facts": 0.09,
+    "reverse": 0.08,
+    "letter": 0.06,
+    "compare": 0.09,
+    "extreme": 0.07,
+    "parity": 0.04,
+    "add": 0.14,
+    "multiply": 0.12,
+    "chain": 0.08,
+    "cups": 0.10,
+    "story": 0.10,
+}
+
+SYSTEM_MESSAGES = (
+    "You are a helpful assistant.",
+    "You are a helpful, harmless and honest assistant.",
+    "You are lhrm-nano.",
+    "Answer briefly.",
+    "Be concise.",
+    "You are a careful assistant. Give only the answer.",
+)
+CONTEXT_SHARE = 0.25
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question in its conversation, with the reference answer and a verified trace."""
+
+    kind: str
+    level: int
+    closed: bool
+    key: str
+    messages: tuple[Message, ...]
+    answer: str
+    trace: str
+    context: str
+
+    @property
+    def question(self) -> str:
+        """The last user message."""
+        return self.messages[-1].content
+
+
+def split_of(key: str) -> str:
+    """Assign content to a split by its hash: 80 % train, 10 % validation, 10 % test."""
+    bucket = hashlib.blake2b(key.encode(), digest_size=4).digest()
+    share = int.from_bytes(bucket, "big") / 2**32
+    return "train" if share < 0.8 else "validation" if share < 0.9 else "test"
+
+
+def _draw_in_split(rng: random.Random, kind: Kind, level: int, split: str) -> Draw:
+    closed = level in kind.closed_levels
+    while True:
+        draw = kind.draw(rng, level)
+        if closed or split_of(draw.key) == split:
+            return draw
+
+
+def _pick(rng: random.Random, weights: Mapping[str, float]) -> tuple[Kind, int]:
+    kind = KINDS[rng.choices(list(weights), list(weights.values()))[0]]
+    return kind, rng.choice(kind.levels)
+
+
+def _context(rng: random.Random, style: str, split: str) -> list[Message]:
+    messages = []
+    if style in ("system", "system+turns"):
+        messages.append(Message("system", rng.choice(SYSTEM_MESSAGES)))
+    if style in ("turns", "system+turns"):
+        for _ in range(rng.choice((1, 2))):
+            kind, level = _pick(rng, WORKLOAD)
+            earlier = _draw_in_split(rng, kind, level, split)
+            messages += [Message("user", earlier.question), Message("assistant", earlier.answer)]
+    return messages
+
+
+def make_item(rng: random.Random, kind: Kind, level: int, split: str, context: list[Message], style: str) -> Item:
+    """Draw one question of `kind` and place it after `context`."""
+    draw = _draw_in_split(rng, kind, level, split)
+    return Item(
+        kind=kind.name,
+        level=level,
+        closed=level in kind.closed_levels,
+        key=draw.key,
+        messages=(*context, Message("user", draw.question)),
+        answer=draw.answer,
+        trace=draw.trace,
+        context=style,
+    )
+
+
+def sample_item(rng: random.Random, split: str, weights: Mapping[str, float] = WORKLOAD) -> Item:
+    """Draw one item of `split`; about a quarter carry a system message, earlier turns or both."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
+    kind, level = _pick(rng, weights)
+    style = "bare"
+    if rng.random() < CONTEXT_SHARE:
+        style = rng.choices(("system", "turns", "system+turns"), (0.45, 0.3, 0.25))[0]
+    return make_item(rng, kind, level, split, _context(rng, style, split), style)
+
+
+def items(seed: int, split: str, weights: Mapping[str, float] = WORKLOAD) -> Iterator[Item]:
+    """Yield items of `split` without end, the same for the same seed."""
+    rng = random.Random(f"{seed}-{split}")
+    while True:
+        yield sample_item(rng, split, weights)
+
+
+def fixed_items(count: int, seed: int, split: str, weights: Mapping[str, float] = WORKLOAD) -> list[Item]:
+    """Return the first `count` items of `items`, each open question at most once."""
+    seen: set[str] = set()
+    out: list[Item] = []
+    for item in items(seed, split, weights):
+        if item.closed or item.key not in seen:
+            seen.add(item.key)
+            out.append(item)
+        if len(out) == count:
+            return out
+    raise AssertionError("items() never ends")
