@@ -1,0 +1,242 @@
+"""The embedded engine: stock vLLM's AsyncLLM behind the Engine protocol; the only module that imports vllm."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .engine import EngineDeadError, EngineError, EngineInfo, GenerationRequest, Sampling, StopReason, TokenDelta
+from .parent_death import children_die_with_this_process
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+}
+"""vLLM neither reports usage nor asks a model hub."""
+
+CPU_DEFAULTS = {
+    # One process less to start; the engine core is a child process in any case.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # With more threads than free cores every step waits for the slowest.
+    "OMP_NUM_THREADS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+}
+"""What a user's environment may override."""
+
+REASONS = {"stop": StopReason.STOP, "length": StopReason.LENGTH, "abort": StopReason.ABORT}
+
+
+@dataclass(frozen=True)
+class VllmOptions:
+    """How the engine loads one checkpoint; None leaves the choice to vLLM.
+
+    `eager` starts faster, compiled steps run faster (and need a C++ compiler on CPU).
+    """
+
+    model_dir: Path
+    stop_token_ids: tuple[int, ...] = ()
+    max_model_len: int | None = None
+    max_num_seqs: int = 64
+    eager: bool = True
+    cpu_kv_cache_bytes: int = 1 << 30
+
+
+class VllmEngine:
+    """One vLLM engine in a child process of this one."""
+
+    def __init__(self, options: VllmOptions) -> None:
+        self._options = options
+        self._llm: AsyncLLM | None = None
+        self._info: EngineInfo | None = None
+        self._defaults: Mapping[str, Any] = {}
+        self._running: set[str] = set()
+
+    @property
+    def info(self) -> EngineInfo:
+        """Kind, version and context length. Raises EngineError before start()."""
+        if self._info is None:
+            raise EngineError("the engine was not started")
+        return self._info
+
+    async def start(self) -> None:
+        """Load the model in a child process. Raises EngineError.
+
+        It blocks the calling thread, and sets environment variables, which is how vLLM takes these settings.
+        """
+        if self._llm is not None:
+            return
+        os.environ.update(OFFLINE)
+        for name, value in CPU_DEFAULTS.items():
+            os.environ.setdefault(name, value)
+        # vLLM itself reads the level only after its first warnings.
+        logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
+        try:
+            # Importing vLLM warns about matters between its own dependencies.
+            with warnings.catch_warnings(action="ignore"):
+                self._load()
+        except Exception as exc:
+            raise EngineError(f"vLLM could not load {self._options.model_dir}: {_first_line(exc)}") from exc
+
+    def _load(self) -> None:
+        import vllm
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        on_cpu = current_platform.is_cpu()
+        config = vllm.AsyncEngineArgs(**_engine_arguments(self._options, on_cpu)).create_engine_config()
+        # Set after the configuration, which asks for spawn on CPU: a forked engine need not import everything
+        # again, and only forked children can be leashed before their first instruction.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+        with children_die_with_this_process():
+            self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+        model = config.model_config
+        self._defaults = model.get_diff_sampling_param()
+        self._info = EngineInfo(
+            kind="vllm",
+            version=vllm.__version__,
+            max_model_len=model.max_model_len,
+            details={
+                "device": str(config.device_config.device_type),
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "execution": "eager" if self._options.eager else "compiled",
+            },
+        )
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenDelta, None]:
+        """Stream one sequence; closing the generator aborts it in the engine."""
+        llm = self._alive()
+        params = self._sampling_params(request)
+        wanted = request.sampling.logprob_token_ids
+        stream = llm.generate(
+            {"prompt_token_ids": list(request.prompt_ids)}, params, request.request_id, priority=request.priority
+        )
+        self._running.add(request.request_id)
+        try:
+            async for output in stream:
+                delta = _delta(output, wanted)
+                yield delta
+                if delta.stop_reason is not None:
+                    return
+        except EngineError:
+            raise
+        except Exception as exc:
+            raise self._translated(exc) from exc
+        finally:
+            self._running.discard(request.request_id)
+            await stream.aclose()
+
+    async def healthy(self) -> bool:
+        """Tell whether the engine process lives."""
+        return self._llm is not None and not self._llm.errored
+
+    async def close(self) -> None:
+        """End running streams and the engine process; idempotent."""
+        llm, self._llm = self._llm, None
+        if llm is None:
+            return
+        if not llm.errored:
+            # Cancelling vLLM's output task alone would leave their readers waiting for ever.
+            await llm.abort(list(self._running))
+        llm.shutdown()
+
+    def _alive(self) -> AsyncLLM:
+        if self._llm is None or self._llm.errored:
+            raise EngineDeadError("the vLLM engine is not running")
+        return self._llm
+
+    def _translated(self, exc: Exception) -> EngineError:
+        from vllm.v1.engine.exceptions import EngineDeadError as VllmDeadError
+
+        if isinstance(exc, VllmDeadError) or self._llm is None or self._llm.errored:
+            return EngineDeadError("the vLLM engine died")
+        return EngineError(f"vLLM refused or failed the request: {_first_line(exc.__cause__ or exc)}")
+
+    def _sampling_params(self, request: GenerationRequest) -> SamplingParams:
+        from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
+        from vllm.sampling_params import RequestOutputKind
+
+        self._check_length(request)
+        sampling = request.sampling
+        try:
+            return SamplingParams(
+                **{**self._defaults, **_chosen(sampling), "max_tokens": sampling.max_tokens},
+                stop_token_ids=list(self._options.stop_token_ids),
+                allowed_token_ids=_listed(sampling.allowed_token_ids),
+                logprob_token_ids=_listed(sampling.logprob_token_ids),
+                detokenize=False,
+                output_kind=RequestOutputKind.DELTA,
+            )
+        except (ValueError, VLLMClientError) as exc:
+            raise EngineError(f"{request.request_id}: {_first_line(exc)}") from exc
+
+    def _check_length(self, request: GenerationRequest) -> None:
+        limit, wanted = self.info.max_model_len, len(request.prompt_ids) + request.sampling.max_tokens
+        if wanted > limit:
+            raise EngineError(f"{request.request_id}: prompt and max_tokens are {wanted} tokens, the limit is {limit}")
+
+
+def _engine_arguments(options: VllmOptions, on_cpu: bool) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "model": str(options.model_dir),
+        "max_num_seqs": options.max_num_seqs,
+        "enforce_eager": options.eager,
+        "scheduling_policy": "priority",
+        "distributed_executor_backend": "uni",
+        "enable_log_requests": False,
+        "use_tqdm_on_load": False,
+        "disable_log_stats": True,
+    }
+    if options.max_model_len is not None:
+        arguments["max_model_len"] = options.max_model_len
+    if on_cpu:
+        # The default block of 128 tokens on CPU never caches a shorter prefix.
+        arguments |= {"block_size": 32, "kv_cache_memory_bytes": options.cpu_kv_cache_bytes}
+    return arguments
+
+
+def _chosen(sampling: Sampling) -> dict[str, Any]:
+    names = (
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "seed",
+    )
+    return {name: value for name in names if (value := getattr(sampling, name)) is not None}
+
+
+def _listed(ids: Sequence[int] | None) -> list[int] | None:
+    return None if ids is None else list(ids)
+
+
+def _delta(output: RequestOutput, wanted: Sequence[int] | None) -> TokenDelta:
+    completion = output.outputs[0]
+    reason = completion.finish_reason
+    if reason is not None and reason not in REASONS:
+        raise EngineError(f"vLLM ended the sequence with {reason!r}")
+    logprobs = None
+    if wanted is not None:
+        rows = completion.logprobs or []
+        logprobs = tuple({i: float(row[i].logprob) for i in wanted} for row in rows)
+    return TokenDelta(tuple(completion.token_ids), logprobs, REASONS[reason] if reason is not None else None)
+
+
+def _first_line(exc: BaseException) -> str:
+    text = str(exc).strip()
+    return text.splitlines()[0] if text else type(exc).__name__
