@@ -15,14 +15,14 @@ from pydantic import JsonValue
 
 from ._errors import ArgumentError, ResponseFormatError, status_error, transport_error
 from ._request import build_body
-from ._response import read_chat, read_models
+from ._response import json_object, read_chat, read_models
 from ._retry import RetryRule, is_retryable
 from ._stream import ChatStreamReader
 from ._types import ChatEvent, ChatOptions, ChatResult, Messages, ModelInfo
 
 # An answer that thinks may be silent for minutes; keep-alive comments reset the clock of a stream.
 DEFAULT_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
-_CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
+_CHAT, _MODELS, _VERSION = "/v1/chat/completions", "/v1/models", "/version"
 
 
 class _Core:
@@ -110,6 +110,11 @@ class LHRM:
         """Return the models the server offers, each with its capability block."""
         with self._send("GET", _MODELS, None) as response:
             return read_models(self._read(response), _request_id(response))
+
+    def version(self) -> dict[str, JsonValue]:
+        """Return what the server says about itself."""
+        with self._send("GET", _VERSION, None) as response:
+            return json_object(self._read(response), _request_id(response))
 
     def _stream(self, body: dict[str, JsonValue]) -> Generator[ChatEvent, None, None]:
         with self._send("POST", _CHAT, self._with_model(body)) as response:
@@ -202,6 +207,11 @@ class AsyncLHRM:
         """Return the models the server offers, each with its capability block."""
         async with self._send("GET", _MODELS, None) as response:
             return read_models(await self._read(response), _request_id(response))
+
+    async def version(self) -> dict[str, JsonValue]:
+        """Return what the server says about itself."""
+        async with self._send("GET", _VERSION, None) as response:
+            return json_object(await self._read(response), _request_id(response))
 
     async def _stream(self, body: dict[str, JsonValue]) -> AsyncGenerator[ChatEvent, None]:
         async with self._send("POST", _CHAT, await self._with_model(body)) as response:

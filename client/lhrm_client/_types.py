@@ -97,6 +97,10 @@ class ChatResult(Accounting):
     request_id: str | None = None
     raw: dict[str, JsonValue] = Field(repr=False)
 
+    def accounting(self) -> Accounting:
+        """Return the accounting apart from the text."""
+        return Accounting(**{name: getattr(self, name) for name in Accounting.model_fields})
+
 
 class ModelInfo(_Value):
     """One entry of the model list; `lhrm` is its capability block."""
