@@ -150,6 +150,10 @@ class Meter:
         if self._first_answer_ms is None and self._parser is not None and self._parser.answer_tokens:
             self._first_answer_ms = self._elapsed_ms()
 
+    def latency(self) -> Latency:
+        """Return the timings as far as they are known now."""
+        return Latency(self._queue_ms, self._decide_ms, self._first_token_ms, self._first_answer_ms, self._elapsed_ms())
+
     def finish(self, reason: StopReason) -> UsageRecord:
         """Close the record of a completion that the engine ended."""
         return self._close(Ending.LENGTH if reason is StopReason.LENGTH else Ending.STOP, None)
@@ -178,9 +182,7 @@ class Meter:
             facts=self._facts,
             decision=self._decision,
             counts=counts,
-            latency=Latency(
-                self._queue_ms, self._decide_ms, self._first_token_ms, self._first_answer_ms, self._elapsed_ms()
-            ),
+            latency=self.latency(),
             ended_by=ended_by,
             reasoning_ended_by=self._reasoning_ending(ended_by),
             answer_missing=self._answer_missing(ended_by) if complete else None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lhrm_train.format import ChatTokenizer
 
-from .accounting import Meter, RequestFacts, UsageRecord
+from .accounting import Latency, Meter, RequestFacts, UsageRecord
 from .engine import Engine, EngineError, GenerationRequest, Sampling, StopReason
 from .errors import OverloadedError
 from .ledger import Ledger
@@ -37,6 +37,7 @@ class Decided:
     """The mode is known; nothing has been generated."""
 
     decision: ModeDecision
+    latency: Latency
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class ChatPipeline:
                 decision = choose_mode(job.plan, await self._decide(job, meter))
                 parser = AnswerParser(self._tokenizer, decision.mode)
                 meter.decided(decision, parser)
-                yield Decided(decision)
+                yield Decided(decision, meter.latency())
                 async with aclosing(self._generate(job, decision, parser, meter)) as events:
                     async for event in events:
                         yield event
@@ -143,7 +144,6 @@ class ChatPipeline:
         if reason is None or reason is StopReason.ABORT:
             raise EngineError(f"generate ended without an end: {reason}")
         last = parser.finish()
-        meter.tokens_came()
         if last:
             yield Generated(tuple(last))
         yield Finished(meter.finish(reason))

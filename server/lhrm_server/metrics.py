@@ -17,7 +17,8 @@ TOKENS = tuple(2**power for power in range(17))
 PROBABILITY = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 MODES = tuple(mode.value for mode in Mode)
 NONE = "none"
-OUTCOMES = ("ok", "client_error", "upstream_error", "rejected", "cancelled")
+ADMITTED = ("ok", "upstream_error", "cancelled")
+NOT_ADMITTED = ("client_error", "rejected")
 REJECTIONS = ("overloaded", "not_ready")
 TOKEN_KINDS = ("prompt", "reasoning", "answer", "overhead", "decide")
 ANSWER_MISSING = ("length", "eos", "empty")
@@ -82,10 +83,11 @@ class Metrics:
     def _precreate(self) -> None:
         """Create every series, so that rates see zeros instead of gaps."""
         model = self._model
-        for wish, mode, outcome, stream in product(Wish, (*MODES, NONE), OUTCOMES, ("true", "false")):
-            self.requests.labels(model, wish.value, mode, outcome, stream)
-        for outcome in ("client_error", "rejected"):
-            self.requests.labels(model, NONE, NONE, outcome, NONE)
+        for wish, stream in product(Wish, ("true", "false")):
+            for mode, ending in (*product(MODES, ADMITTED), (NONE, "upstream_error"), (NONE, "cancelled")):
+                self.requests.labels(model, wish.value, mode, ending, stream)
+        for ending in NOT_ADMITTED:
+            self.requests.labels(model, NONE, NONE, ending, NONE)
         for mode in MODES:
             for source in Source:
                 self.decisions.labels(model, mode, source.value)

@@ -1,0 +1,175 @@
+"""POST /v1/chat/completions on ASGI: one coroutine owns the request from its first byte to its last."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from .accounting import Latency, RequestFacts
+from .body import ClientGoneError, parse_object, read_body
+from .chat import ChatEvent, ChatJob, ChatPipeline, Decided
+from .disconnect import while_connected
+from .engine import EngineError
+from .errors import (
+    SERVER,
+    UNEXPECTED,
+    EngineFailureError,
+    ErrorBody,
+    GatewayError,
+    NotReadyError,
+    OverloadedError,
+    error_body,
+)
+from .gateway import Gateway
+from .policy import MODE_HEADER, ModeDecision, plan_mode
+from .request import parse_chat
+from .sse import EventStream
+from .wire import DONE, Collector, StreamFramer, frame
+
+SOURCE_HEADER = "X-LHRM-Source"
+log = logging.getLogger("lhrm_server.chat")
+
+
+@dataclass(frozen=True)
+class ReadyJob:
+    """A job with the pipeline that runs it and what only the reply needs."""
+
+    job: ChatJob
+    pipeline: ChatPipeline
+    include_usage: bool
+
+
+class ChatEndpoint:
+    """Serves chat completions, streaming and not."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; errors before the reply began are raised, and counted."""
+        metrics = self._gateway.metrics
+        try:
+            ready = await self._prepare(scope, receive)
+            answer = self._stream if ready.job.facts.stream else self._reply
+            await while_connected(receive, answer(ready, scope, send))
+        except ClientGoneError:
+            metrics.client_gone()
+        except EngineFailureError:
+            raise
+        except (OverloadedError, NotReadyError) as exc:
+            metrics.rejected_for(str(exc.code))
+            raise
+        except GatewayError:
+            metrics.refused("client_error")
+            raise
+
+    async def _prepare(self, scope: Scope, receive: Receive) -> ReadyJob:
+        """Read and check the request."""
+        arrived_s = time.monotonic()
+        gateway, headers = self._gateway, Headers(scope=scope)
+        body = await read_body(receive, headers.get("content-length"), gateway.settings.max_body_bytes)
+        request = parse_chat(parse_object(body))
+        wishes = headers.getlist(MODE_HEADER)
+        header = ", ".join(wishes) if wishes else None
+        plan = plan_mode(request.wishes, request.think_threshold, header, request.model, gateway.settings)
+        prompts, pipeline = gateway.serving()
+        prompt = prompts.build(request.messages, request.max_tokens)
+        facts = RequestFacts(
+            request_id=scope["state"]["request_id"],
+            completion_id=f"chatcmpl-{uuid.uuid4().hex}",
+            model=request.model,
+            stream=request.stream,
+            wish=plan.wish,
+            prompt_tokens=prompt.prompt_tokens,
+            max_tokens=prompt.max_tokens,
+            arrived_s=arrived_s,
+        )
+        return ReadyJob(ChatJob(facts, plan, prompt, request.sampling), pipeline, request.include_usage)
+
+    async def _reply(self, ready: ReadyJob, scope: Scope, send: Send) -> None:
+        collector = Collector()
+        try:
+            async with aclosing(ready.pipeline.run(ready.job)) as events:
+                async for event in events:
+                    collector.take(event)
+        except EngineError as exc:
+            raise _engine_failure(exc, ready.job.facts) from exc
+        record = collector.record
+        if record is None or record.decision is None:
+            raise ValueError(f"completion_id={ready.job.facts.completion_id}: the pipeline ended without a record")
+        headers = dict(_headers(record.decision, record.latency, complete=True))
+        await JSONResponse(collector.body(record), headers=headers)(scope, _nothing, send)
+
+    async def _stream(self, ready: ReadyJob, scope: Scope, send: Send) -> None:
+        facts = ready.job.facts
+        framer = StreamFramer(facts.completion_id, facts.model, include_usage=ready.include_usage)
+        async with aclosing(ready.pipeline.run(ready.job)) as events:
+            try:
+                decided = await anext(events)
+            except EngineError as exc:
+                raise _engine_failure(exc, facts) from exc
+            if not isinstance(decided, Decided):
+                raise ValueError(f"completion_id={facts.completion_id}: the pipeline began with {decided}")
+            framer.frames(decided)
+            stream = EventStream(send, _headers(decided.decision, decided.latency, complete=False))
+            await self._stream_events(events, framer, stream, facts)
+
+    async def _stream_events(
+        self,
+        events: AsyncGenerator[ChatEvent, None],
+        framer: StreamFramer,
+        stream: EventStream,
+        facts: RequestFacts,
+    ) -> None:
+        """Send what comes; before the first frame a failure is raised, afterwards it is an error frame."""
+        settings = self._gateway.settings
+        tail = DONE
+        try:
+            async with stream.kept_alive(settings.header_hold_s, settings.keepalive_s):
+                async for event in events:
+                    await stream.write(framer.frames(event))
+        except EngineError as exc:
+            failure = _engine_failure(exc, facts)
+            if not stream.opened:
+                raise failure from exc
+            tail = frame(failure.body()) + DONE
+        except Exception:
+            if not stream.opened:
+                raise
+            # The status is gone; the client must still learn that its answer is not complete.
+            log.exception("%s: unexpected error in a stream", facts.completion_id)
+            tail = frame(_unexpected()) + DONE
+        await stream.close(tail)
+
+
+def _headers(decision: ModeDecision, latency: Latency, *, complete: bool) -> list[tuple[str, str]]:
+    durations = [("queue", latency.queue_ms), ("decide", latency.decide_ms)]
+    if complete:
+        durations += [("first-token", latency.first_token_ms), ("total", latency.total_ms)]
+    timing = ", ".join(f"{name};dur={value:.1f}" for name, value in durations if value is not None)
+    return [
+        (MODE_HEADER, decision.mode.value),
+        (SOURCE_HEADER, decision.source.value),
+        ("Server-Timing", timing),
+    ]
+
+
+def _engine_failure(exc: EngineError, facts: RequestFacts) -> EngineFailureError:
+    log.error("%s: %s: %s", facts.completion_id, type(exc).__name__, exc)
+    return EngineFailureError(exc)
+
+
+def _unexpected() -> ErrorBody:
+    return error_body(UNEXPECTED, SERVER, code="internal_error")
+
+
+async def _nothing() -> dict[str, object]:
+    raise RuntimeError("a reply reads nothing from its client")
