@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
@@ -102,7 +103,7 @@ class VllmEngine:
         with children_die_with_this_process():
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
         model = config.model_config
-        self._defaults = model.get_diff_sampling_param()
+        self._defaults = _sampling_defaults(model.get_diff_sampling_param(), self._options.model_dir)
         self._info = EngineInfo(
             kind="vllm",
             version=vllm.__version__,
@@ -205,6 +206,14 @@ def _engine_arguments(options: VllmOptions, on_cpu: bool) -> dict[str, Any]:
         # The default block of 128 tokens on CPU never caches a shorter prefix.
         arguments |= {"block_size": 32, "kv_cache_memory_bytes": options.cpu_kv_cache_bytes}
     return arguments
+
+
+def _sampling_defaults(from_vllm: Mapping[str, Any], model_dir: Path) -> dict[str, Any]:
+    """Return the checkpoint's sampling defaults; vLLM leaves out that ``"do_sample": false`` means greedy."""
+    path = model_dir / "generation_config.json"
+    written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    greedy = {"temperature": 0.0} if written.get("do_sample") is False else {}
+    return {**from_vllm, **greedy}
 
 
 def _chosen(sampling: Sampling) -> dict[str, Any]:

@@ -1,0 +1,181 @@
+"""What every engine must do, on the scripted and on the real one."""
+
+import asyncio
+import math
+
+import pytest
+from conftest import NANO, collect
+from lhrm_server.engine import EngineDeadError, EngineError, GenerationRequest, Sampling, StopReason
+from lhrm_server.engine_fake import FakeEngine
+from lhrm_server.engine_vllm import VllmEngine, VllmOptions
+
+from lhrm_train.format import ChatTokenizer, Message, encode_chat
+
+ENGINES = ["fake", pytest.param("vllm", marks=pytest.mark.engine)]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, loop_thread, nano_tokenizer):
+    if request.param == "vllm":
+        return request.getfixturevalue("vllm_engine")
+    fake = FakeEngine(nano_tokenizer, max_model_len=1024)
+    loop_thread.run(fake.start())
+    return fake
+
+
+@pytest.fixture(params=ENGINES)
+def own_engine(request, loop_thread, nano_tokenizer):
+    """An engine that the test may close."""
+    if request.param == "vllm":
+        engine = VllmEngine(VllmOptions(NANO, (nano_tokenizer.turn_end_id,), cpu_kv_cache_bytes=1 << 26))
+    else:
+        engine = FakeEngine(nano_tokenizer, max_model_len=1024)
+    loop_thread.run(engine.start(), timeout=200)
+    yield engine
+    loop_thread.run(engine.close())
+
+
+@pytest.fixture
+def prompt(nano_tokenizer) -> tuple[int, ...]:
+    return tuple(encode_chat(nano_tokenizer, [Message("user", "What is 2+3?")], None))
+
+
+def asked(prompt, name="r", priority=0, **sampling) -> GenerationRequest:
+    return GenerationRequest(name, prompt, Sampling(**sampling), priority)
+
+
+def generate(loop_thread, engine, request):
+    return loop_thread.run(collect(engine.generate(request)))
+
+
+def ids_of(deltas) -> list[int]:
+    return [i for delta in deltas for i in delta.token_ids]
+
+
+def test_info_names_kind_version_and_context(engine):
+    info = engine.info
+    assert info.kind in {"fake", "vllm"}
+    assert info.version
+    assert info.max_model_len >= 512
+
+
+def test_ids_come_back_and_greedy_repeats(loop_thread, engine, prompt, nano_tokenizer):
+    request = asked((*prompt, nano_tokenizer.tags.no_think), max_tokens=24, temperature=0.0)
+    first, second = (ids_of(generate(loop_thread, engine, request)) for _ in range(2))
+    assert first == second
+    assert 1 <= len(first) <= 24
+    assert all(0 <= i < nano_tokenizer.vocab_size for i in first)
+
+
+@pytest.mark.parametrize("count", [1, 2, 33])
+def test_max_tokens_is_exact_and_only_the_last_delta_has_a_reason(loop_thread, engine, prompt, count):
+    deltas = generate(loop_thread, engine, asked(prompt, max_tokens=count, allowed_token_ids=(40,)))
+    assert ids_of(deltas) == [40] * count
+    assert [d.stop_reason for d in deltas] == [None] * (len(deltas) - 1) + [StopReason.LENGTH]
+
+
+def test_the_stop_token_ends_the_sequence_and_is_part_of_it(loop_thread, engine, prompt, nano_tokenizer: ChatTokenizer):
+    end = nano_tokenizer.turn_end_id
+    deltas = generate(loop_thread, engine, asked(prompt, max_tokens=9, allowed_token_ids=(end,)))
+    assert ids_of(deltas) == [end]
+    assert deltas[-1].stop_reason is StopReason.STOP
+
+
+def test_decide_returns_raw_log_probabilities_of_exactly_the_asked_ids(loop_thread, engine, prompt, nano_tokenizer):
+    tags = (nano_tokenizer.tags.think, nano_tokenizer.tags.no_think)
+    rows = []
+    for temperature in (0.0, 1.0, 2.0):
+        request = asked(
+            prompt, max_tokens=1, temperature=temperature, seed=7, allowed_token_ids=tags, logprob_token_ids=tags
+        )
+        (delta,) = [d for d in generate(loop_thread, engine, request) if d.token_ids]
+        assert delta.token_ids[0] in tags
+        assert delta.logprobs is not None
+        (row,) = delta.logprobs
+        assert set(row) == set(tags)
+        rows.append(row)
+    masses = [sum(math.exp(row[tag]) for tag in tags) for row in rows]
+    assert all(0 < mass <= 1 + 1e-5 for mass in masses)
+    for row in rows[1:]:
+        assert row == pytest.approx(rows[0], abs=1e-4), "temperature must not move raw log-probabilities"
+
+
+def test_logprobs_line_up_with_ids_and_are_absent_when_not_asked(loop_thread, engine, prompt):
+    asked_for = asked(prompt, max_tokens=5, allowed_token_ids=(40,), logprob_token_ids=(40, 41))
+    for delta in generate(loop_thread, engine, asked_for):
+        assert delta.logprobs is not None
+        assert [set(row) for row in delta.logprobs] == [{40, 41}] * len(delta.token_ids)
+    plain = generate(loop_thread, engine, asked(prompt, max_tokens=5, allowed_token_ids=(40,)))
+    assert [d.logprobs for d in plain] == [None] * len(plain)
+
+
+def test_concurrent_streams_do_not_mix(loop_thread, engine, prompt):
+    async def all_at_once():
+        requests = [
+            asked(prompt, f"r{i}", priority=i % 2, max_tokens=20 + i, allowed_token_ids=(40 + i,)) for i in range(12)
+        ]
+        return await asyncio.gather(*(collect(engine.generate(r)) for r in requests))
+
+    for i, deltas in enumerate(loop_thread.run(all_at_once())):
+        assert ids_of(deltas) == [40 + i] * (20 + i)
+
+
+def test_the_same_request_id_may_run_twice(loop_thread, engine, prompt):
+    async def both():
+        requests = [asked(prompt, "same", max_tokens=8, allowed_token_ids=(i,)) for i in (40, 41)]
+        return await asyncio.gather(*(collect(engine.generate(r)) for r in requests))
+
+    assert [ids_of(deltas) for deltas in loop_thread.run(both())] == [[40] * 8, [41] * 8]
+
+
+def test_closing_the_stream_ends_the_request_and_the_engine_goes_on(loop_thread, engine, prompt):
+    async def close_early():
+        stream = engine.generate(asked(prompt, max_tokens=500, allowed_token_ids=(40,)))
+        first = await anext(stream)
+        await stream.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        return first, await collect(engine.generate(asked(prompt, max_tokens=3, allowed_token_ids=(41,))))
+
+    first, after = loop_thread.run(close_early())
+    assert first.token_ids[0] == 40
+    assert first.stop_reason is None
+    assert ids_of(after) == [41] * 3
+
+
+BAD = {
+    "empty prompt": ((), {"max_tokens": 1}),
+    "unknown id": ((10**6,), {"max_tokens": 1}),
+    "negative id": ((-1,), {"max_tokens": 1}),
+    "no tokens wanted": ((40,), {"max_tokens": 0}),
+    "longer than the context": ((40,) * 1000, {"max_tokens": 25}),
+}
+
+
+@pytest.mark.parametrize(("ids", "sampling"), BAD.values(), ids=BAD.keys())
+def test_a_bad_request_fails_alone(loop_thread, engine, prompt, ids, sampling):
+    with pytest.raises(EngineError) as failure:
+        generate(loop_thread, engine, asked(ids, **sampling))
+    assert not isinstance(failure.value, EngineDeadError)
+    assert loop_thread.run(engine.healthy())
+    assert ids_of(generate(loop_thread, engine, asked(prompt, max_tokens=2, allowed_token_ids=(40,)))) == [40] * 2
+
+
+def test_close_ends_running_streams_refuses_new_ones_and_is_idempotent(loop_thread, own_engine, prompt):
+    async def close_while_streaming():
+        stream = own_engine.generate(asked(prompt, max_tokens=900, allowed_token_ids=(40,)))
+        await anext(stream)
+        await own_engine.close()
+        reasons = []
+        try:
+            reasons = [d.stop_reason async for d in stream]
+        except EngineDeadError:
+            reasons.append(StopReason.ABORT)
+        return reasons
+
+    assert loop_thread.run(own_engine.healthy())
+    assert loop_thread.run(close_while_streaming())[-1] is StopReason.ABORT
+    assert not loop_thread.run(own_engine.healthy())
+    loop_thread.run(own_engine.close())
+    with pytest.raises(EngineDeadError):
+        generate(loop_thread, own_engine, asked(prompt, max_tokens=1))

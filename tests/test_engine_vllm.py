@@ -1,0 +1,211 @@
+"""The embedded vLLM engine beyond the shared contract: against transformers, aborts, death, offline and quiet."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import NANO, collect
+from lhrm_server.engine import EngineDeadError, EngineError, GenerationRequest, Sampling
+from lhrm_server.engine_vllm import VllmEngine, VllmOptions, _sampling_defaults
+from process_tree import children, gone
+
+from lhrm_train.format import Message, Mode, encode_chat
+
+pytestmark = pytest.mark.engine
+
+QUESTIONS = [
+    "What is 2+3?",
+    "What is the capital of France?",
+    "What is 48371+92615?",
+    "Reverse the word planet.",
+    "Hello! Who are you?",
+    "Is 12 greater than 7?",
+]
+
+
+def prompts(tokenizer, mode):
+    systems = ([], [Message("system", "You are a helpful assistant.")])
+    return [
+        tuple(encode_chat(tokenizer, [*system, Message("user", question)], mode))
+        for question in QUESTIONS
+        for system in systems
+    ]
+
+
+def run_all(loop_thread, engine, requests):
+    async def gathered():
+        return await asyncio.gather(*(collect(engine.generate(r)) for r in requests))
+
+    return loop_thread.run(gathered())
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The nano in transformers, in the type the engine computes in."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(NANO, dtype=torch.bfloat16)
+    model.eval()
+    return model
+
+
+def reference_logits(model, ids):
+    import torch
+
+    with torch.no_grad():
+        return model(torch.tensor([list(ids)])).logits[0, -1].float()
+
+
+def test_log_probabilities_agree_with_transformers(loop_thread, vllm_engine, nano_tokenizer, reference):
+    tags = nano_tokenizer.tags
+    watched = (tags.think, tags.no_think, nano_tokenizer.turn_end_id, *range(40, 90))
+    every_prompt = prompts(nano_tokenizer, None)
+    requests = [
+        GenerationRequest(f"lp{i}", ids, Sampling(max_tokens=1, logprob_token_ids=watched))
+        for i, ids in enumerate(every_prompt)
+    ]
+    answers = run_all(loop_thread, vllm_engine, requests)
+    for ids, deltas in zip(every_prompt, answers, strict=True):
+        expected = reference_logits(reference, ids).log_softmax(-1)
+        (row,) = deltas[0].logprobs
+        for token in watched:
+            wanted = float(expected[token])
+            # Both sides round to bfloat16 at every layer: 8 bits of mantissa on logits of this size.
+            assert row[token] == pytest.approx(wanted, abs=0.15 + 0.02 * abs(wanted)), token
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_greedy_ids_agree_with_transformers(loop_thread, vllm_engine, nano_tokenizer, reference, mode):
+    every_prompt = prompts(nano_tokenizer, mode)
+    requests = [
+        GenerationRequest(f"g{i}", ids, Sampling(max_tokens=48, temperature=0.0)) for i, ids in enumerate(every_prompt)
+    ]
+    answers = run_all(loop_thread, vllm_engine, requests)
+    for prompt, deltas in zip(every_prompt, answers, strict=True):
+        context = list(prompt)
+        for token in (i for delta in deltas for i in delta.token_ids):
+            logits = reference_logits(reference, context)
+            # Another id may win only where the two best are equal within the rounding of bfloat16.
+            assert float(logits.max() - logits[token]) <= 0.02 * float(logits.abs().max()) + 0.05, (prompt, context)
+            context.append(token)
+
+
+def test_an_unset_temperature_follows_the_checkpoint(loop_thread, vllm_engine, nano_tokenizer):
+    written = json.loads((NANO / "generation_config.json").read_text())
+    assert written.get("do_sample") is False, "this test is about a checkpoint that asks for greedy decoding"
+    prompt = prompts(nano_tokenizer, Mode.THINK)[4]
+    requests = [
+        GenerationRequest(f"t{i}", prompt, Sampling(max_tokens=32, temperature=t))
+        for i, t in enumerate((None, None, 0.0))
+    ]
+    unset, again, greedy = (
+        [i for d in deltas for i in d.token_ids] for deltas in run_all(loop_thread, vllm_engine, requests)
+    )
+    assert unset == again == greedy
+
+
+def test_sampling_defaults_come_from_generation_config(tmp_path: Path):
+    assert _sampling_defaults({"top_p": 0.9}, tmp_path) == {"top_p": 0.9}
+    path = tmp_path / "generation_config.json"
+    path.write_text('{"do_sample": true, "temperature": 0.7}')
+    assert _sampling_defaults({"temperature": 0.7}, tmp_path) == {"temperature": 0.7}
+    path.write_text('{"do_sample": false}')
+    assert _sampling_defaults({}, tmp_path) == {"temperature": 0.0}
+
+
+def test_a_seed_repeats_and_another_seed_differs(loop_thread, vllm_engine, nano_tokenizer):
+    prompt = prompts(nano_tokenizer, Mode.THINK)[0]
+    requests = [
+        GenerationRequest(f"s{i}", prompt, Sampling(max_tokens=32, temperature=1.5, seed=seed))
+        for i, seed in enumerate((11, 11, 12))
+    ]
+    first, same, other = (
+        [i for d in deltas for i in d.token_ids] for deltas in run_all(loop_thread, vllm_engine, requests)
+    )
+    assert first == same
+    assert first != other
+
+
+def test_closing_streams_frees_their_slots_in_the_engine(loop_thread, vllm_engine, nano_tokenizer):
+    """Fill every slot with long requests, close them, and see that a request of worse priority gets its turn."""
+    prompt = prompts(nano_tokenizer, Mode.THINK)[0]
+
+    async def fill_close_and_ask():
+        streams = [
+            vllm_engine.generate(GenerationRequest(f"f{i}", prompt, Sampling(max_tokens=900, allowed_token_ids=(40,))))
+            for i in range(64)
+        ]
+        await asyncio.gather(*(anext(stream) for stream in streams))
+        started = time.monotonic()
+        await asyncio.gather(*(stream.aclose() for stream in streams))
+        request = GenerationRequest("after", prompt, Sampling(max_tokens=4, allowed_token_ids=(41,)), priority=9)
+        deltas = await collect(vllm_engine.generate(request))
+        return [i for d in deltas for i in d.token_ids], time.monotonic() - started
+
+    ids, waited_s = loop_thread.run(fill_close_and_ask())
+    assert ids == [41] * 4
+    # 64 x 900 tokens would hold every slot for about twenty seconds.
+    assert waited_s < 5
+
+
+def test_a_cancelled_reader_frees_its_slot_too(loop_thread, vllm_engine, nano_tokenizer):
+    prompt = prompts(nano_tokenizer, Mode.THINK)[0]
+
+    async def cancel():
+        request = GenerationRequest("x", prompt, Sampling(max_tokens=900, allowed_token_ids=(40,)))
+        reader = asyncio.create_task(collect(vllm_engine.generate(request)))
+        await asyncio.sleep(0.3)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        return len(vllm_engine._running)
+
+    assert loop_thread.run(cancel()) == 0
+
+
+def test_a_killed_engine_process_fails_streams_and_is_noticed(loop_thread, nano_tokenizer):
+    engine = VllmEngine(VllmOptions(NANO, (nano_tokenizer.turn_end_id,), cpu_kv_cache_bytes=1 << 26))
+    before = set(children(os.getpid()))
+    loop_thread.run(engine.start(), timeout=200)
+    (process,) = set(children(os.getpid())) - before
+    prompt = prompts(nano_tokenizer, Mode.THINK)[0]
+
+    async def kill_mid_stream():
+        stream = engine.generate(GenerationRequest("k", prompt, Sampling(max_tokens=900, allowed_token_ids=(40,))))
+        await anext(stream)
+        os.kill(process, signal.SIGKILL)
+        with pytest.raises(EngineDeadError):
+            await collect(stream)
+        with pytest.raises(EngineDeadError):
+            await collect(engine.generate(GenerationRequest("l", prompt, Sampling(max_tokens=1))))
+        return await engine.healthy()
+
+    assert loop_thread.run(kill_mid_stream(), timeout=30) is False
+    loop_thread.run(engine.close())
+    assert gone(process)
+
+
+def test_a_checkpoint_that_vllm_cannot_load_is_one_error(loop_thread, nano_tokenizer, tmp_path: Path):
+    shutil.copytree(NANO, tmp_path / "broken")
+    config = json.loads((NANO / "config.json").read_text())
+    (tmp_path / "broken" / "config.json").write_text(json.dumps({**config, "architectures": ["NoSuchModel"]}))
+    engine = VllmEngine(VllmOptions(tmp_path / "broken"))
+    with pytest.raises(EngineError, match=r"could not load .*broken"):
+        loop_thread.run(engine.start())
+    assert not loop_thread.run(engine.healthy())
+    with pytest.raises(EngineError):
+        _ = engine.info
+
+
+def test_importing_the_engine_module_does_not_import_vllm():
+    code = "import sys, lhrm_server.engine_vllm; print([name for name in ('vllm', 'torch') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
