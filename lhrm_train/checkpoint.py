@@ -47,6 +47,8 @@ def save_checkpoint(model: PreTrainedModel, manifest: Manifest, source: Path, ta
         model.save_pretrained(fresh, state_dict=state)
         for name in TOKENIZER_FILES:
             shutil.copyfile(source / name, fresh / name)
+        for path in fresh.iterdir():
+            path.chmod(0o644)  # safetensors writes 0600, which another user could not serve
         manifest.save(fresh)
 
     _replace_directory(target, write)

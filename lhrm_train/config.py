@@ -174,6 +174,5 @@ def load_config(path: Path | None, overrides: list[str] | None = None) -> RunCon
             raise ConfigError(f"cannot read {path}: {exc}") from exc
     for assignment in overrides or []:
         _override(raw, assignment)
-    config = _build(RunConfig, raw, "")
-    assert isinstance(config, RunConfig)
+    config: RunConfig = _build(RunConfig, raw, "")
     return config

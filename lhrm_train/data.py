@@ -74,7 +74,10 @@ def collate(samples: Sequence[Sample], rows: Sequence[Sequence[int]], row_length
     input_BT = torch.zeros(count, row_length, dtype=torch.long)
     position_BT = torch.zeros(count, row_length, dtype=torch.long)
     segment_BT = torch.arange(row_length).neg().sub(1).repeat(count, 1)
-    source, target, owner, decision = [], [], [], []
+    source: list[int] = []
+    target: list[int] = []
+    owner: list[int] = []
+    decision: list[bool] = []
     for b, row in enumerate(rows):
         offset = 0
         for segment, index in enumerate(row):

@@ -258,7 +258,10 @@ def encode_answer(tokenizer: ChatTokenizer, mode: Mode, reasoning: str, answer: 
 
 def chat_template(turn_start: str = TURN_START, turn_end: str = TURN_END) -> str:
     """Return the Jinja template other tools use; ``lhrm_mode`` = think | no_think | absent."""
-    opening = f"{{%- if lhrm_mode == 'think' %}}{THINK_OPEN}{{%- elif lhrm_mode == 'no_think' %}}{NO_THINK_OPEN}{{%- endif %}}"
+    opening = (
+        f"{{%- if lhrm_mode == 'think' %}}{THINK_OPEN}"
+        f"{{%- elif lhrm_mode == 'no_think' %}}{NO_THINK_OPEN}{{%- endif %}}"
+    )
     return (
         "{%- for message in messages %}"
         f"{{{{- '{turn_start}' + message['role'] + '\\n' + message['content'] + '{turn_end}\\n' }}}}"

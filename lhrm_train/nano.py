@@ -5,37 +5,26 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from lhrm_train.config import BaseConfig
 from lhrm_train.format import TAGS, TURN_END, TURN_START, Manifest, TagIds, chat_template
 from lhrm_train.suite import facts, mix, smalltalk
 
 PAD = "<|pad|>"
 SPECIAL = (PAD, TURN_START, TURN_END, *TAGS)
 CORPUS_ITEMS = 8000
-
-
-@dataclass(frozen=True)
-class NanoConfig:
-    """Shape of the nano base; about 2.4 M parameters."""
-
-    hidden_size: int = 192
-    layers: int = 5
-    heads: int = 6
-    intermediate_size: int = 512
-    vocab_size: int = 1024
-    max_positions: int = 1024
-    seed: int = 0
+# Nearly greedy: what a request without a temperature gets.
+SERVING_TEMPERATURE = 0.1
 
 
 def _corpus() -> Iterator[str]:
     for item in itertools.islice(mix.items(seed=0, split="train"), CORPUS_ITEMS):
         yield from (item.question, item.trace, item.answer)
     # Closed sets and system messages are few, so they are repeated until their words earn a merge.
-    closed = [draw for draw in facts.facts() + smalltalk.smalltalk()]
+    closed = facts.facts() + smalltalk.smalltalk()
     for _ in range(20):
         for draw in closed:
             yield from (draw.question, draw.answer)
@@ -66,13 +55,13 @@ def build_tokenizer(vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def build_base(directory: Path, config: NanoConfig, name: str) -> None:
+def build_base(directory: Path, config: BaseConfig, seed: int) -> None:
     """Write a random base checkpoint in the mode format: model, tokenizer, template and lhrm.json."""
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     tokenizer = build_tokenizer(config.vocab_size)
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    ids = tokenizer.get_vocab(with_added_tokens=True)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=TURN_END,
@@ -82,7 +71,7 @@ def build_base(directory: Path, config: NanoConfig, name: str) -> None:
         clean_up_tokenization_spaces=False,
     )
     fast.chat_template = chat_template()
-    torch.manual_seed(config.seed)
+    torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=-(-len(fast) // 64) * 64,
@@ -101,12 +90,12 @@ def build_base(directory: Path, config: NanoConfig, name: str) -> None:
         )
     )
     model.generation_config = GenerationConfig(
-        do_sample=False, eos_token_id=ids[TURN_END], pad_token_id=ids[PAD], max_new_tokens=256
+        do_sample=True, temperature=SERVING_TEMPERATURE, eos_token_id=ids[TURN_END], pad_token_id=ids[PAD]
     )
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     fast.save_pretrained(directory)
     tags = TagIds(*(ids[tag] for tag in TAGS))
-    Manifest(name=name, tags=tags, base_model=None, recipe={"base": "random", "seed": config.seed}).save(directory)
+    Manifest(name=config.name, tags=tags, base_model=None, recipe={"base": "random", "seed": seed}).save(directory)
     size = sum(parameter.numel() for parameter in model.parameters())
     (directory / "base.json").write_text(json.dumps({"parameters": size, "vocab": len(fast)}) + "\n", encoding="utf-8")

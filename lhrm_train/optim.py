@@ -15,7 +15,9 @@ class NonFiniteLossError(RuntimeError):
 class Optimizers:
     """A set of torch optimisers stepped together with one learning-rate scale."""
 
-    def __init__(self, model: nn.Module, lr: float, betas: tuple[float, float], muon_lr: float, grad_clip: float) -> None:
+    def __init__(
+        self, model: nn.Module, lr: float, betas: tuple[float, float], muon_lr: float, grad_clip: float
+    ) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         matrices = [p for name, p in named if muon_lr and p.ndim == 2 and ".layers." in name]
         chosen = {id(p) for p in matrices}

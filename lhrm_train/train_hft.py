@@ -32,9 +32,7 @@ POOL_BATCHES = 4
 def hft_sample(tokenizer: ChatTokenizer, item: mix.Item, mode: Mode) -> Sample:
     """Encode one verified item in `mode`."""
     verify(item)
-    return Sample(
-        encode_chat(tokenizer, item.messages, None), encode_answer(tokenizer, mode, item.trace, item.answer)
-    )
+    return Sample(encode_chat(tokenizer, item.messages, None), encode_answer(tokenizer, mode, item.trace, item.answer))
 
 
 def pool_rows(
@@ -94,15 +92,18 @@ def train_hft(base: Path, out: Path, config: HFTConfig, seed: int, recipe: dict[
             scale = warmup * trapezoid(step / config.steps, config.constant_share, config.final_lr_share)
             norm = optimizers.step(scale, loss.item())
             step += 1
-            row = {"step": step, "loss": round(loss.item(), 5), "grad_norm": round(norm, 4), "lr_scale": round(scale, 4)}
+            row = {
+                "step": step,
+                "loss": round(loss.item(), 5),
+                "grad_norm": round(norm, 4),
+                "lr_scale": round(scale, 4),
+            }
             metrics.write(json.dumps(row) + "\n")
             bar.update()
             bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
             if step % config.save_every == 0 and step < config.steps:
                 metrics.flush()
-                save_state(
-                    state_dir, {"step": step, "model": lm.state_dict(), "optimizers": optimizers.state_dict()}
-                )
+                save_state(state_dir, {"step": step, "model": lm.state_dict(), "optimizers": optimizers.state_dict()})
     bar.close()
     manifest = Manifest.load(base)
     stage = Manifest(name=manifest.name, tags=manifest.tags, recipe={**recipe, "stage": "hft"})

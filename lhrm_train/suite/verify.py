@@ -89,7 +89,7 @@ def _cups(item: Item) -> str | None:
 
 
 def _capitals(item: Item) -> str:
-    return re.findall(r"[A-Z]{3,}", item.question)[-1]
+    return str(re.findall(r"[A-Z]{3,}", item.question)[-1])
 
 
 def _spelled(text: str) -> str:

@@ -1,0 +1,116 @@
+"""Sampling from the policy: forced completions and the probability of thinking."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import GenerationConfig, PreTrainedModel
+
+from lhrm_train.format import ChatTokenizer, Mode
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the model would choose at temperature 1: P(think) renormalised over both tags, and their mass."""
+
+    p_think: float
+    mass: float
+
+
+def serving_copy(lm: PreTrainedModel) -> PreTrainedModel:
+    """Return a frozen bf16 copy: what vLLM serves, and the fastest to sample from."""
+    frozen = copy.deepcopy(lm)
+    frozen.to(torch.bfloat16)  # type: ignore[arg-type]
+    frozen.requires_grad_(False)
+    frozen.eval()
+    return frozen
+
+
+def _left_pad(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask
+
+
+def _cut(ids: list[int], end: int) -> list[int]:
+    return ids[: ids.index(end) + 1] if end in ids else ids
+
+
+@torch.no_grad()
+def generate(
+    lm: PreTrainedModel,
+    tokenizer: ChatTokenizer,
+    prompts: Sequence[Sequence[int]],
+    temperature: float,
+    max_new_tokens: int,
+    batch: int = 512,
+    progress: str | None = None,
+) -> list[list[int]]:
+    """Complete every prompt; a completion ends with the end of turn or at `max_new_tokens`.
+
+    Temperature 0 is greedy. Randomness comes from torch's global generator.
+    """
+    end = tokenizer.turn_end_id
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end,
+        pad_token_id=end,
+        do_sample=temperature > 0,
+        **({"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}),
+    )
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    out: list[list[int]] = [[] for _ in prompts]
+    starts = range(0, len(order), batch)
+    for start in tqdm(starts, desc=progress, disable=progress is None, mininterval=5):
+        chosen = order[start : start + batch]
+        ids, mask = _left_pad([prompts[i] for i in chosen], end)
+        whole: Tensor = lm.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
+        for index, row in zip(chosen, whole[:, ids.shape[1] :].tolist(), strict=True):
+            out[index] = _cut(row, end)
+    return out
+
+
+def generate_forced(
+    lm: PreTrainedModel,
+    tokenizer: ChatTokenizer,
+    prompts: Sequence[Sequence[int]],
+    mode: Mode,
+    samples: int,
+    temperature: float,
+    max_new_tokens: int,
+    progress: str | None = None,
+) -> list[list[list[int]]]:
+    """Return `samples` completions per prompt with the tag of `mode` forced; the tag is not among the ids."""
+    tag = tokenizer.tags.opening(mode)
+    repeated = [[*prompt, tag] for prompt in prompts for _ in range(samples)]
+    flat = generate(lm, tokenizer, repeated, temperature, max_new_tokens, progress=progress)
+    return [flat[i * samples : (i + 1) * samples] for i in range(len(prompts))]
+
+
+@torch.no_grad()
+def choices(
+    lm: PreTrainedModel, tokenizer: ChatTokenizer, prompts: Sequence[Sequence[int]], batch: int = 256
+) -> list[Choice]:
+    """Return the decision of every prompt from the raw probabilities of the two opening tags."""
+    tags = tokenizer.tags
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    out: list[Choice | None] = [None] * len(prompts)
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        ids, mask = _left_pad([prompts[i] for i in chosen], tokenizer.turn_end_id)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        logits = lm(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1).logits[:, -1]
+        both = logits.float().softmax(-1)[:, [tags.think, tags.no_think]]
+        for index, (think, no_think) in zip(chosen, both.tolist(), strict=True):
+            mass = think + no_think
+            out[index] = Choice(p_think=think / mass if mass > 0 else 0.5, mass=mass)
+    return [choice for choice in out if choice is not None]
