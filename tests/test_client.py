@@ -207,7 +207,6 @@ def test_stream_adds_up_to_the_same_result_as_chat(shell):
             {"max_tokens": 9, "temperature": 0, "seed": 0, "top_p": 1},
             {"max_tokens": 9, "temperature": 0, "seed": 0, "top_p": 1},
         ),
-        ({"stop": ("a", "b")}, {"stop": ["a", "b"]}),
         ({"extra": {"user": "u"}}, {"user": "u"}),
         ({"model": "other"}, {"model": "other"}),
     ],

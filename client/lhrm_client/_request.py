@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pydantic import JsonValue
 
@@ -26,7 +26,6 @@ def build_body(
     temperature: float | None = None,
     top_p: float | None = None,
     seed: int | None = None,
-    stop: str | Sequence[str] | None = None,
     extra: Mapping[str, JsonValue] | None = None,
 ) -> dict[str, JsonValue]:
     """Return the request body. Raises ArgumentError on a value no server could honour."""
@@ -42,7 +41,6 @@ def build_body(
         "temperature": temperature,
         "top_p": top_p,
         "seed": seed,
-        "stop": stop if stop is None or isinstance(stop, str) else list(stop),
     }
     body = {name: value for name, value in body.items() if value is not None}
     clashing = sorted(body.keys() & (extra or {}).keys())

@@ -29,7 +29,6 @@ class ChatOptions(TypedDict, total=False):
     temperature: float | None
     top_p: float | None
     seed: int | None
-    stop: str | Sequence[str] | None
     extra: Mapping[str, JsonValue] | None
 
 
@@ -60,7 +59,7 @@ class Savings(_Value):
 
 
 class Latency(_Value):
-    """Server-side times from the arrival of the request, in milliseconds; None where there was no such moment."""
+    """Server-side milliseconds since the request arrived, `decide_ms` a duration; None where nothing such happened."""
 
     queue_ms: float | None = None
     decide_ms: float | None = None
