@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ._client import LHRM
 from ._errors import LHRMError
-from ._types import AnswerDelta, ChatOptions, ChatResult, Finished, ReasoningDelta
+from ._types import AnswerDelta, ChatEvent, ChatOptions, ChatResult, ReasoningDelta
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 _DIM, _RESET = "\x1b[2m", "\x1b[0m"
@@ -58,17 +58,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_stream(lhrm: LHRM, question: str, options: ChatOptions) -> None:
-    shown = None
-    for event in lhrm.chat_stream(question, **options):
-        if isinstance(shown, ReasoningDelta) and not isinstance(event, ReasoningDelta):
-            print(file=sys.stderr, flush=True)
-        if isinstance(event, ReasoningDelta):
-            _print_reasoning(event.text)
-        elif isinstance(event, AnswerDelta):
-            print(event.text, end="", flush=True)
-        elif isinstance(event, Finished):
-            _print_ending(event.result)
-        shown = event
+    shown: ChatEvent | None = None
+    try:
+        for event in lhrm.chat_stream(question, **options):
+            if isinstance(shown, ReasoningDelta) and not isinstance(event, ReasoningDelta):
+                _end_line(shown)
+            if isinstance(event, ReasoningDelta):
+                _print_reasoning(event.text)
+            elif isinstance(event, AnswerDelta):
+                print(event.text, end="", flush=True)
+            else:
+                _print_ending(event.result)
+            shown = event
+    except LHRMError:
+        _end_line(shown)
+        raise
+
+
+def _end_line(shown: ChatEvent | None) -> None:
+    if isinstance(shown, ReasoningDelta):
+        print(file=sys.stderr, flush=True)
+    elif isinstance(shown, AnswerDelta):
+        print(flush=True)
 
 
 def _print_whole(result: ChatResult) -> None:

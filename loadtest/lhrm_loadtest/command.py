@@ -9,7 +9,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -54,7 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="compute the report of a run again from its rows")
     report.add_argument("directory", type=Path, metavar="DIR")
     load = commands.add_parser("run", help="ask every prompt in both arms")
-    load.add_argument("--out", dest="directory", type=Path, required=True, metavar="DIR", help="new rows and report")
+    load.add_argument(
+        "--out",
+        dest="directory",
+        type=Path,
+        default=Path("out") / f"loadtest-{datetime.now(UTC):%Y%m%dT%H%M%SZ}",
+        metavar="DIR",
+        help="for rows and report; default: out/loadtest-TIME",
+    )
     load.add_argument(
         "--base-url", default=DEFAULT_BASE_URL, help="default: %(default)s; LHRM_API_KEY is sent as the key"
     )
@@ -65,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument(
         "--repeats", type=int, default=1, help="times each prompt is asked in each arm; default: %(default)s"
     )
-    load.add_argument("--concurrency", type=_positive, default=4, help="requests at a time; default: %(default)s")
-    load.add_argument("--warmup", type=int, default=2, help="requests before measuring; default: %(default)s")
+    load.add_argument("--concurrency", type=_at_least(1), default=4, help="requests at a time; default: %(default)s")
+    load.add_argument("--warmup", type=_at_least(0), default=2, help="requests before measuring; default: %(default)s")
     load.add_argument("--seed", type=int, default=0, help="of order and sampling; default: %(default)s")
     load.add_argument("--model", help="default: the first the server lists")
     load.add_argument("--threshold", type=float, help="auto thinks when P(think) reaches this; default: the server's")
@@ -79,11 +86,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
+def _at_least(low: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"{value} is less than {low}")
+        return value
+
+    return integer
 
 
 def _first_model(client: LHRM) -> str:
