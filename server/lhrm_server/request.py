@@ -257,6 +257,7 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "store": (False,),
         "service_tier": ("auto", "default"),
         "prompt_cache_retention": ("in_memory", "in-memory"),
+        "prompt_cache_options": (),
         "moderation": (),
         "reasoning": (),
         "enable_thinking": (),
