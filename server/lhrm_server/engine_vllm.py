@@ -36,6 +36,12 @@ CPU_DEFAULTS = {
 }
 """What a user's environment may override."""
 
+EAGER_DEFAULTS = {
+    # Two helpers of vLLM's sampler are compiled on their first use even in eager mode: seconds in which the first
+    # request waits, and a C++ compiler that may not be there.
+    "TORCHDYNAMO_DISABLE": "1",
+}
+
 REASONS = {"stop": StopReason.STOP, "length": StopReason.LENGTH, "abort": StopReason.ABORT}
 
 
@@ -79,7 +85,7 @@ class VllmEngine:
         if self._llm is not None:
             return
         os.environ.update(OFFLINE)
-        for name, value in CPU_DEFAULTS.items():
+        for name, value in {**CPU_DEFAULTS, **(EAGER_DEFAULTS if self._options.eager else {})}.items():
             os.environ.setdefault(name, value)
         # vLLM itself reads the level only after its first warnings.
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())

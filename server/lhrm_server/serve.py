@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -10,12 +11,14 @@ import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from lhrm_train.format import ChatTokenizer, FormatError
 
-from .app import create_app
+from .app import begin_drain, create_app
 from .cli import ModelNotFoundError, ServeOptions, find_model
 from .engine import Engine, EngineError
 from .engine_fake import FakeEngine
@@ -31,11 +34,12 @@ class StartError(Exception):
     """The server cannot start; the message is one line for the user."""
 
 
-class AnnouncingServer(uvicorn.Server):
-    """uvicorn's server that prints the ready line once it accepts requests."""
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server that prints the ready line once it accepts requests, and drains from the first signal on."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings, engine: Engine) -> None:
-        super().__init__(config)
+    def __init__(self, app: FastAPI, settings: Settings, engine: Engine) -> None:
+        super().__init__(_uvicorn_config(app, settings))
+        self._app = app
         self._settings = settings
         self._engine = engine
 
@@ -48,6 +52,11 @@ class AnnouncingServer(uvicorn.Server):
             print(f"lhrm-serve: ready on {url} ({name}, {info.kind} {info.version})")
             print(f"try: {example(url, name)}", flush=True)
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop on a signal; connections that stay open learn at once that there is no new work here."""
+        begin_drain(self._app)
+        super().handle_exit(sig, frame)
+
 
 def run(options: ServeOptions) -> int:
     """Serve until asked to stop; return the exit code."""
@@ -56,6 +65,9 @@ def run(options: ServeOptions) -> int:
     except (StartError, ModelNotFoundError, FormatError, SettingsError, EngineError) as exc:
         complain(str(exc))
         return 1
+    finally:
+        # The process ends next; collecting what vLLM and torch leave behind would take seconds.
+        gc.freeze()
 
 
 def _run(options: ServeOptions) -> int:
@@ -64,7 +76,7 @@ def _run(options: ServeOptions) -> int:
     settings = Settings(model_name=options.name or tokenizer.manifest.name, model_dir=model_dir, **options.settings)
     engine = make_engine(options, model_dir, tokenizer)
     listener = listen(settings.host, settings.port)
-    server = AnnouncingServer(_uvicorn_config(create_app(settings, engine, tokenizer), settings), settings, engine)
+    server = GatewayServer(create_app(settings, engine, tokenizer), settings, engine)
     # Until the engine is up there is nothing to tidy: a signal ends the process, and the kernel its children.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner, listener:
@@ -96,9 +108,9 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
+def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         log_level="warning",
         access_log=False,
         server_header=False,
