@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ SERVER_EXTRA = ("fastapi", "uvicorn", "prometheus_client", "tokenizers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit code."""
+    """Run the command and end the process; returns only where the server extra is missing."""
     missing = [name for name in SERVER_EXTRA if find_spec(name) is None]
     if missing:
         print(
@@ -20,7 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .cli import parse_arguments
     from .serve import run
 
-    return run(parse_arguments(arguments))
+    code = run(parse_arguments(arguments))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is closed. The interpreter would now take seconds to collect what vLLM and torch leave behind.
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import signal
@@ -65,9 +64,6 @@ def run(options: ServeOptions) -> int:
     except (StartError, ModelNotFoundError, FormatError, SettingsError, EngineError) as exc:
         complain(str(exc))
         return 1
-    finally:
-        # The process ends next; collecting what vLLM and torch leave behind would take seconds.
-        gc.freeze()
 
 
 def _run(options: ServeOptions) -> int:
