@@ -109,6 +109,16 @@ def test_failure_within_the_stream(loop_thread, nano_tokenizer):
     assert failure.startswith("lhrm: ")
 
 
+def test_a_reader_that_left_is_no_traceback(url):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = lhrm(
+        "q", "--mode", "no_think", "--base-url", url, capture_output=False, stdout=theirs, stderr=subprocess.PIPE
+    )
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_wrong_usage_exits_with_2():
     assert lhrm("q", "--mode", "perhaps").returncode == 2
     assert lhrm().returncode == 2

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
+from conftest import NANO
 from fake_gateway import MODEL, fake_gateway, scripted
 from lhrm_loadtest.__main__ import main
 from lhrm_loadtest.grade import is_correct
@@ -17,6 +21,8 @@ from lhrm_loadtest.runner import Load
 from lhrm_loadtest.summary import summarise
 from lhrm_loadtest.workload import DEFAULT_PROMPTS, Arm, LoadTestError, Prompt, load_prompts, plan
 from lhrm_server.engine_fake import Script
+
+from lhrm_train.format import ChatTokenizer, SavingsBin, SavingsCalibration
 
 PROMPTS = [Prompt(id=str(i), messages=[{"role": "user", "content": f"q{i}"}]) for i in range(9)]
 
@@ -160,6 +166,24 @@ def test_a_run_measures_the_known_saving(gateway, nano_tokenizer, tmp_path, caps
     assert (values["pairs"], values["errors"], values["think_rate"]) == ("9", "0", "0.3333")
 
 
+def test_the_server_estimate_is_held_against_the_truth(loop_thread, nano_tokenizer, tmp_path):
+    script = _answers(nano_tokenizer)
+    easy = script(tuple(nano_tokenizer.encode_text("easy")))
+    always, offset = len(easy.think_ids), 3
+    low, high = always - 1, always + offset + 5
+    known = SavingsBin((0, 1), (0, 400), 50, always + offset, low, high, 0, 0, 0, 0)
+    manifest = replace(nano_tokenizer.manifest, savings_calibration=SavingsCalibration(0.9, 50, (known,)))
+    tokenizer = ChatTokenizer((NANO / "tokenizer.json").read_text(encoding="utf-8"), manifest)
+    prompts, out = _prompt_file(tmp_path, *(f"easy {i}" for i in range(4)), "hard 0"), tmp_path / "run"
+    with fake_gateway(loop_thread, tokenizer, script) as (url, _):
+        assert main(["run", "--base-url", url, "--prompts", str(prompts), "--out", str(out)]) == 0
+    online = summarise(read_rows(out)).online
+    assert (online.pairs, online.no_think, online.intervals, online.covered) == (5, 4, 4, 4)
+    assert online.no_think_bias.value == offset
+    assert online.bias.value == pytest.approx(offset * 4 / 5)
+    assert online.confidence == 0.9
+
+
 def test_the_report_comes_from_the_rows_again(gateway, tmp_path, capsys):
     prompts, out = _prompt_file(tmp_path, "easy 1", "hard 1"), tmp_path / "run"
     assert main(["run", "--base-url", gateway[0], "--prompts", str(prompts), "--out", str(out), "--note", "n1"]) == 0
@@ -230,6 +254,7 @@ def test_a_run_that_cannot_start_says_why(gateway, tmp_path, capsys, args, named
     captured = capsys.readouterr()
     assert named in captured.err.replace("\n", " ")
     assert captured.out == ""
+    assert not (tmp_path / "run" / "rows.jsonl").exists()
 
 
 def test_command_in_a_process_of_its_own(gateway, tmp_path):
@@ -240,6 +265,28 @@ def test_command_in_a_process_of_its_own(gateway, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("pairs=3 errors=0 ")
     assert "Per arm" in done.stdout
+
+
+def test_an_interrupted_run_keeps_its_rows(loop_thread, nano_tokenizer, tmp_path):
+    plain, out = _answers(nano_tokenizer), tmp_path / "run"
+
+    def script(prompt_ids) -> Script:
+        return Script(hang_at=0) if "hang" in nano_tokenizer.decode(prompt_ids) else plain(prompt_ids)
+
+    prompts = _prompt_file(tmp_path, *(f"easy {i}" for i in range(3)), "hang")
+    command = [sys.executable, "-m", "lhrm_loadtest", "run", "--prompts", str(prompts), "--out", str(out)]
+    with fake_gateway(loop_thread, nano_tokenizer, script) as (url, engine):
+        process = subprocess.Popen([*command, "--base-url", url], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        rows, deadline = out / "rows.jsonl", time.monotonic() + 60
+        while not (rows.exists() and rows.read_text().count("\n") == 6 and engine.active):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (130, b"")
+    assert b"stopped; rows so far are in" in stderr
+    assert b"Traceback" not in stderr
+    assert len(read_rows(out)) == 6
 
 
 def test_missing_extra_is_named(monkeypatch, capsys):

@@ -104,7 +104,8 @@ def test_online_estimate_against_the_truth():
     assert online.pairs == 3
     assert online.estimated_mean == pytest.approx(68 / 3)
     assert online.true_mean == pytest.approx(70 / 3)
-    assert online.bias.value == pytest.approx(-2 / 3)
+    assert online.bias.value == pytest.approx(-2 / 3)  # -2, -10 and 10
+    assert (online.no_think, online.no_think_bias.value) == (2, -6)
     # "a": 50 within 48 +- 5; "b": 30 outside 20 +- 5; "c" chose to think and has no guess.
     assert (online.intervals, online.covered, online.confidence) == (2, 1, 0.9)
 
@@ -115,6 +116,19 @@ def test_groups():
     assert (first.completion_auto, first.completion_think) == (10, 50)
     assert (second.name, second.pairs, second.accuracy_auto, second.accuracy_think) == ("2", 1, 0, 1)
     assert [group.name for group in summarise(ROWS).tasks] == ["add"]
+
+
+def test_numeric_levels_come_in_numeric_order_and_closed_sets_apart():
+    rows = []
+    for level in ("x", 10, 9):
+        for arm, mode in ((Arm.AUTO, "no_think"), (Arm.THINK, "think")):
+            one = row(len(rows), arm, f"p{level}", outcome(mode, 10), level=level)
+            rows.append(one.model_copy(update={"closed": level == 9}))
+    summary = summarise(rows)
+    assert [group.name for group in summary.levels] == ["9", "10", "x"]
+    assert [(group.name, group.pairs) for group in summary.sets] == [("closed", 1), ("open", 2)]
+    assert "Closed sets" in markdown(summary, None)
+    assert "Closed sets" not in markdown(summarise(ROWS), None)
 
 
 def test_repeats_are_pairs_of_one_prompt():

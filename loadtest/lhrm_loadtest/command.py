@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lhrm_client import LHRM, LHRMError
+from pydantic import JsonValue
 from rich.console import Console
 from rich.progress import Progress
 
@@ -108,7 +109,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     api_key = os.environ.get("LHRM_API_KEY")
     with LHRM(args.base_url, api_key) as client:
         model = args.model or _first_model(client)
-        server = {name: str(value) for name, value in client.version().items()}
+        server = client.version()
     load = Load(
         base_url=args.base_url,
         api_key=api_key,
@@ -134,7 +135,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
 
 
 def _run_info(
-    args: argparse.Namespace, command: str, model: str, server: dict[str, str], jobs: Sequence[Job]
+    args: argparse.Namespace, command: str, model: str, server: dict[str, JsonValue], jobs: Sequence[Job]
 ) -> RunInfo:
     return RunInfo(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),

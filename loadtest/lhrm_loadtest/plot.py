@@ -37,11 +37,13 @@ def _draw_tokens(axes: Axes, pairs: Sequence[Pair]) -> None:
 def _draw_latency(axes: Axes, summary: Summary) -> None:
     auto, think = summary.arms[Arm.AUTO], summary.arms[Arm.THINK]
     names = ["first token", "first answer token", "total"]
-    for offset, label, arm in ((-0.2, "auto", auto), (0.2, "always-think", think)):
+    for offset, label, arm, colour in ((-0.2, "auto", auto, "tab:blue"), (0.2, "always-think", think, "tab:grey")):
         quantiles = [arm.first_token_ms, arm.first_answer_ms, arm.total_ms]
-        places = [index + offset for index in range(len(names))]
-        axes.bar(places, [p95 or 0 for _, p95 in quantiles], 0.36, alpha=0.4, label=f"{label}, p95")
-        axes.bar(places, [p50 or 0 for p50, _ in quantiles], 0.36, label=f"{label}, p50")
+        for which, name, alpha in ((1, "p95", 0.35), (0, "p50", 1.0)):
+            values = [pair[which] for pair in quantiles]
+            known = {i + offset: value for i, value in enumerate(values) if value is not None}
+            bars = (list(known), list(known.values()), 0.36)
+            axes.bar(*bars, color=colour, alpha=alpha, label=f"{label}, {name}")
     axes.set_xticks(range(len(names)), names)
     axes.set(ylabel="milliseconds", title="Latency under the mixed load of both arms")
     axes.legend()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ def grids(summary: Summary) -> list[Grid]:
         _online_grid(summary),
         _group_grid("By level", summary.levels),
         _group_grid("By task", summary.tasks),
+        _group_grid("Closed sets (shared with training) apart", summary.sets if len(summary.sets) > 1 else ()),
         Grid("Errors", ["requests", "error"], [[str(count), error] for error, count in summary.errors.items()]),
     ]
     return [grid for grid in candidates if grid.body]
@@ -103,17 +105,19 @@ def _paired_grid(summary: Summary) -> Grid:
 
 
 def _online_grid(summary: Summary) -> Grid:
-    online = summary.online
+    online, paired = summary.online, summary.paired
     if not online.pairs:
         return Grid("", [], [])
-    promised = _percent(online.confidence)
     body = [
-        ["pairs with a server estimate", str(online.pairs)],
-        ["saved per request, the server's estimate", _number(online.estimated_mean)],
-        ["saved per request, true paired difference", _number(online.true_mean)],
+        ["pairs with a server estimate", f"{online.pairs} of {paired.pairs}"],
+        ["saved per request there, the server's estimate", _number(online.estimated_mean)],
+        ["saved per request there, true paired difference", _number(online.true_mean)],
         ["estimate minus truth", _interval(online.bias)],
-        [f"no-think answers whose interval ({promised} %) holds the truth", f"{online.covered} of {online.intervals}"],
+        [f"the same, {online.no_think} no-think answers only", _interval(online.no_think_bias)],
     ]
+    if online.intervals:
+        promised = f"true difference within the server's {_percent(online.confidence)} % interval"
+        body.append([promised, f"{online.covered} of {online.intervals}"])
     return Grid("The server's savings estimate against the truth", ["", "value"], body)
 
 
@@ -150,6 +154,7 @@ def value_line(summary: Summary) -> str:
         "first_answer_p50_ms_think": think.first_answer_ms[0],
         "total_p95_ms_auto": auto.total_ms[1],
         "total_p95_ms_think": think.total_ms[1],
+        "online_pairs": online.pairs,
         "online_saved_tokens": online.estimated_mean,
         "online_bias_tokens": online.bias.value if online.bias else None,
     }
@@ -165,7 +170,9 @@ def _bounds(name: str, estimate: Estimate | None) -> dict[str, float | None]:
 def _run_lines(run: RunInfo | None) -> list[str]:
     if run is None:
         return []
-    return [f"- {name}: {value}" for name, value in run.model_dump(exclude_none=True).items()] + [""]
+    known = run.model_dump(exclude_none=True)
+    shown = {name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items()}
+    return [f"- {name}: {value}" for name, value in shown.items()] + [""]
 
 
 def _notes() -> list[str]:
@@ -178,6 +185,7 @@ def _notes() -> list[str]:
         "- Times are the client's, from sending. An answer is right when it equals the reference up to case, "
         "spacing and a final full stop.",
         "- Where the model chose to think, the server's estimate is 0 by definition; the truth varies around it.",
+        "- An interval without width means that the figure did not vary over these prompts, not that it is certain.",
     ]
 
 

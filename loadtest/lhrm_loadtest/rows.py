@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from lhrm_client import Accounting, Usage
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from .workload import Arm, LoadTestError
 
@@ -53,7 +53,7 @@ class RunInfo(_Record):
     command: str
     base_url: str
     model: str
-    server: dict[str, str]
+    server: dict[str, JsonValue]
     prompts: str
     prompts_sha256: str
     n: int
@@ -70,10 +70,11 @@ class RunInfo(_Record):
 
 
 class RowWriter:
-    """Append rows to a new file, each complete on disk before the next."""
+    """Append rows to a new file, each complete on disk before the next; without any row there is no file."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / ROWS_NAME
+        self._empty = True
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("x", encoding="utf-8")
@@ -86,6 +87,7 @@ class RowWriter:
         """Append one row."""
         self._file.write(row.model_dump_json() + "\n")
         self._file.flush()
+        self._empty = False
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +96,8 @@ class RowWriter:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        if self._empty:
+            self._path.unlink()
 
 
 def read_rows(directory: Path) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,14 +52,18 @@ class PairedSummary:
 class OnlineSummary:
     """The server's own savings estimate against the true paired difference, where it gave one.
 
-    `bias` is estimate minus truth per request. `covered` counts, among the `intervals` no-think answers
-    that came with an interval, those whose interval holds the truth; `confidence` is what was promised.
+    `bias` is estimate minus truth per request. Where the model chose to think the estimate is 0 by
+    definition, so `no_think_bias` is over the `no_think` answers alone. `covered` counts, among the
+    `intervals` of them that came with one, those whose interval holds the truth; `confidence` is what
+    was promised.
     """
 
     pairs: int
+    no_think: int
     estimated_mean: float | None
     true_mean: float | None
     bias: Estimate | None
+    no_think_bias: Estimate | None
     intervals: int
     covered: int
     confidence: float | None
@@ -86,6 +91,7 @@ class Summary:
     online: OnlineSummary
     levels: Sequence[GroupSummary]
     tasks: Sequence[GroupSummary]
+    sets: Sequence[GroupSummary]
     errors: Mapping[str, int]
 
 
@@ -96,6 +102,7 @@ class Pair:
     prompt: str
     task: str | None
     level: int | str | None
+    closed: bool
     auto: Outcome
     think: Outcome
 
@@ -115,6 +122,7 @@ def summarise(rows: Sequence[Row]) -> Summary:
         online=_online(pairs),
         levels=_groups(pairs, lambda pair: pair.level),
         tasks=_groups(pairs, lambda pair: pair.task),
+        sets=_groups(pairs, lambda pair: "closed" if pair.closed else "open"),
         errors=Counter(row.error for row in rows if row.error is not None),
     )
 
@@ -128,7 +136,7 @@ def complete_pairs(rows: Iterable[Row]) -> list[Pair]:
     for both in halves.values():
         auto, think = both.get(Arm.AUTO), both.get(Arm.THINK)
         if auto and think and auto.outcome and think.outcome:
-            pairs.append(Pair(auto.prompt, auto.task, auto.level, auto.outcome, think.outcome))
+            pairs.append(Pair(auto.prompt, auto.task, auto.level, auto.closed, auto.outcome, think.outcome))
     return pairs
 
 
@@ -197,9 +205,11 @@ def _online(pairs: Sequence[Pair]) -> OnlineSummary:
     intervals = [(pair.saved, savings.interval) for pair, savings in guessed if savings.interval is not None]
     return OnlineSummary(
         pairs=len(estimated),
+        no_think=len(guessed),
         estimated_mean=mean([savings.tokens for _, savings in estimated]),
         true_mean=mean([pair.saved for pair, _ in estimated]),
         bias=_estimate((pair, savings.tokens - pair.saved, 1) for pair, savings in estimated),
+        no_think_bias=_estimate((pair, savings.tokens - pair.saved, 1) for pair, savings in guessed),
         intervals=len(intervals),
         covered=sum(low <= saved <= high for saved, (low, high) in intervals),
         confidence=next((savings.confidence for _, savings in guessed), None),
@@ -207,12 +217,16 @@ def _online(pairs: Sequence[Pair]) -> OnlineSummary:
 
 
 def _groups(pairs: Sequence[Pair], key: Callable[[Pair], int | str | None]) -> list[GroupSummary]:
-    groups: dict[str, list[Pair]] = defaultdict(list)
+    groups: dict[int | str, list[Pair]] = defaultdict(list)
     for pair in pairs:
         name = key(pair)
         if name is not None:
-            groups[str(name)].append(pair)
-    return [_group(name, groups[name]) for name in sorted(groups)]
+            groups[name].append(pair)
+    return [_group(str(name), groups[name]) for name in sorted(groups, key=_numbers_first)]
+
+
+def _numbers_first(name: int | str) -> tuple[int, str]:
+    return (name, "") if isinstance(name, int) else (sys.maxsize, name)
 
 
 def _group(name: str, pairs: Sequence[Pair]) -> GroupSummary:
