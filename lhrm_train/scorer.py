@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -19,10 +18,8 @@ class TokenScorer(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return fp32 logits (M, V)."""
-        blocked = ~batch.mask_B1TT
-        mask = torch.zeros(blocked.shape, dtype=torch.bfloat16, device=blocked.device).masked_fill_(blocked, -30000.0)
         hidden = self.lm.base_model(
-            input_ids=batch.input_BT, position_ids=batch.position_BT, attention_mask=mask, use_cache=False
+            input_ids=batch.input_BT, position_ids=batch.position_BT, attention_mask=batch.mask_B1TT, use_cache=False
         ).last_hidden_state
         picked = hidden.flatten(0, 1).index_select(0, batch.source_M)
         logits: Tensor = self.lm.get_output_embeddings()(picked)

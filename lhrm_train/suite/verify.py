@@ -49,9 +49,10 @@ def _columns(item: Item, pattern: re.Pattern[str], sign: str) -> str | None:
     match = pattern.search(item.question)
     if match is None or str(_operate(int(match[1]), sign, int(match[2]))) != item.answer:
         return "wrong answer"
-    if _column_digits(item.trace) != item.answer:
-        return "columns do not give the answer"
-    return _false_step(item.trace)
+    problem = _false_step(item.trace)
+    if problem is None and _column_digits(item.trace) != item.answer:
+        problem = "columns do not give the answer"
+    return problem
 
 
 def _add(item: Item) -> str | None:

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lhrm_train.data import Sample, collate, pack
+from lhrm_train.scorer import TokenScorer, target_logprobs
+from tests.tiny_model import tiny_llama
+
+
+def test_pack_is_best_fit_decreasing():
+    # 6 opens a row, 5 opens another, 4 fills the first to 10, 3 and 2 fill the second.
+    assert pack([3, 6, 2, 5, 4], 10) == [[1, 4], [3, 0, 2]]
+
+
+@given(st.lists(st.integers(1, 16), max_size=40))
+def test_pack_places_every_sample_once(lengths):
+    rows = pack(lengths, 16)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    assert all(sum(lengths[i] for i in row) <= 16 for row in rows)
+
+
+def test_pack_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="sample of 17 tokens does not fit a row of 16"):
+        pack([17], 16)
+
+
+def test_collate_by_hand():
+    samples = [Sample([10, 11], [20, 21]), Sample([12], [22])]
+    batch = collate(samples, [[0, 1]], 8)
+    assert batch.input_BT.tolist() == [[10, 11, 20, 21, 12, 22, 0, 0]]
+    assert batch.position_BT.tolist() == [[0, 1, 2, 3, 0, 1, 0, 0]]
+    # Token 20 is predicted at 11's position, 21 at 20's, 22 at 12's. Prompts are not trained.
+    assert batch.source_M.tolist() == [1, 2, 4]
+    assert batch.target_M.tolist() == [20, 21, 22]
+    assert batch.sample_M.tolist() == [0, 0, 1]
+    assert batch.decision_M.tolist() == [True, False, True]
+    assert batch.trained_tokens == 3
+    allowed = batch.mask_B1TT[0, 0]
+    assert allowed[3].tolist() == [True, True, True, True, False, False, False, False]
+    assert allowed[5].tolist() == [False, False, False, False, True, True, False, False]
+    # Padding attends to itself alone, so that no softmax row is empty.
+    assert allowed[7].tolist() == [False] * 7 + [True]
+
+
+def test_packing_changes_no_log_probability():
+
+    samples = [Sample([5, 6, 7], [8, 9]), Sample([10, 11], [12, 13, 14])]
+    scorer = TokenScorer(tiny_llama())
+    with torch.no_grad():
+        packed = collate(samples, [[0, 1]], 12)
+        together = target_logprobs(scorer(packed), packed.target_M)
+        alone = []
+        for sample in samples:
+            one = collate([sample], [[0]], len(sample))
+            alone.append(target_logprobs(scorer(one), one.target_M))
+    assert torch.allclose(together, torch.cat(alone), atol=2e-2)
