@@ -210,6 +210,17 @@ def test_failed_requests_are_rows_and_their_pairs_are_left_out(gateway, tmp_path
     assert "pairs=1 errors=2" in capsys.readouterr().out
 
 
+def test_a_cap_that_thinking_eats_shows_as_missing_answers(gateway, tmp_path):
+    prompts, out = _prompt_file(tmp_path, "easy 1", "easy 2"), tmp_path / "run"
+    args = ["run", "--base-url", gateway[0], "--prompts", str(prompts), "--out", str(out), "--max-tokens", "4"]
+    assert main(args) == 0
+    arms = summarise(read_rows(out)).arms
+    assert (arms[Arm.AUTO].without_answer, arms[Arm.THINK].without_answer) == (0, 2)
+    assert arms[Arm.THINK].ended_by == {"length": 2}
+    assert arms[Arm.THINK].completion_mean == 4
+    assert "| ended without an answer | 0 | 2 |" in (out / "report.md").read_text()
+
+
 def test_concurrency_is_the_number_of_requests_at_a_time(loop_thread, nano_tokenizer, tmp_path):
     prompts, peaks = _prompt_file(tmp_path, *(f"easy {i}" for i in range(8))), {}
     for limit in (1, 3):

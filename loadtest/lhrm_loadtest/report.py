@@ -81,6 +81,7 @@ def _arms_grid(arms: Mapping[Arm, ArmSummary]) -> Grid:
         "answer tokens, mean": [_number(arm.answer_mean) for arm in both],
         "decide tokens, mean": [_number(arm.decide_mean) for arm in both],
         "answered in think mode, %": [_percent(arm.think_rate) for arm in both],
+        "ended without an answer": [str(arm.without_answer) for arm in both],
         "accuracy, % (checked)": [f"{_percent(arm.accuracy)} ({arm.checked})" for arm in both],
         "first token, p50 / p95 ms": [_two(arm.first_token_ms) for arm in both],
         "first answer token, p50 / p95 ms": [_two(arm.first_answer_ms) for arm in both],

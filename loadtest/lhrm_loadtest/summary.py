@@ -26,6 +26,7 @@ class ArmSummary:
     accuracy: float | None
     checked: int
     think_rate: float | None
+    without_answer: int
     first_token_ms: tuple[float | None, float | None]
     first_answer_ms: tuple[float | None, float | None]
     total_ms: tuple[float | None, float | None]
@@ -156,6 +157,7 @@ def _arm(rows: Sequence[Row]) -> ArmSummary:
         accuracy=mean(graded),
         checked=len(graded),
         think_rate=mean([account.mode == "think" for account in accounts]),
+        without_answer=sum(outcome.first_answer_ms is None for outcome in outcomes),
         first_token_ms=_p50_p95(outcome.first_token_ms for outcome in outcomes),
         first_answer_ms=_p50_p95(outcome.first_answer_ms for outcome in outcomes),
         total_ms=_p50_p95(outcome.total_ms for outcome in outcomes),
