@@ -1,7 +1,9 @@
 """What the gateway's tests share: a tokenizer with a known calibration, and a gateway over a scripted engine."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,6 +99,21 @@ async def gateway(
             return
         async with app.router.lifespan_context(app):
             yield rig
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
+    """Let other tasks run until `condition` holds."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - what is waited for is a plain counter
+            await asyncio.sleep(0.001)
+
+
+def eventually(condition: Callable[[], object], timeout_s: float = 10) -> None:
+    """Wait, in a thread, until `condition` holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
 
 
 def frames(text: str) -> list[Any]:

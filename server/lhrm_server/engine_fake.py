@@ -46,7 +46,7 @@ Scripted = Callable[[tuple[int, ...]], Script]
 class FakeEngine:
     """An Engine that follows a script, one for all prompts or a function of the prompt ids.
 
-    It keeps every request and counts those active, finished, failed and aborted by their caller.
+    It keeps every request and counts those active (hanging among them), finished, failed and aborted by their caller.
     """
 
     def __init__(
@@ -62,6 +62,8 @@ class FakeEngine:
         self.failed = 0
         self.aborted = 0
         self.active = 0
+        self.hanging = 0
+        self.emitted_tokens = 0
 
     @property
     def info(self) -> EngineInfo:
@@ -95,6 +97,7 @@ class FakeEngine:
             async with aclosing(self._play(request, script)) as deltas:
                 async for delta in deltas:
                     finished = delta.stop_reason is not None
+                    self.emitted_tokens += len(delta.token_ids)
                     yield delta
         except EngineError:
             failed = True
@@ -126,7 +129,7 @@ class FakeEngine:
         for event, size in enumerate(cycle(script.chunks)):
             await self._pause(script.decide_delay_s if deciding else script.delay_s, event, script)
             if event == hang_at:
-                await self._gone.wait()
+                await self._hang()
             if self._gone.is_set():
                 raise EngineDeadError("the fake engine died")
             if event == fail_at:
@@ -137,6 +140,13 @@ class FakeEngine:
             yield TokenDelta(ids, self._logprobs(request, script, len(ids)), reason)
             if reason is not None:
                 return
+
+    async def _hang(self) -> None:
+        self.hanging += 1
+        try:
+            await self._gone.wait()
+        finally:
+            self.hanging -= 1
 
     async def _pause(self, delay_s: float, event: int, script: Script) -> None:
         # Even without a delay every event gives way, as the real engine does.
