@@ -10,11 +10,11 @@ import subprocess
 import sys
 
 import pytest
+from client_shell import ACCOUNTING, BODY
 from fake_gateway import MODEL, fake_gateway, scripted
 from lhrm_client import ChatResult, Latency
 from lhrm_client.__main__ import summary_line
 from lhrm_server.engine_fake import Script
-from test_client import ACCOUNTING, BODY
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from contextlib import aclosing, closing
 
 import httpx
 import pytest
+from client_shell import Shell
 from fake_gateway import MODEL, fake_gateway, scripted
 from lhrm_client import (
     LHRM,
@@ -26,7 +27,6 @@ from lhrm_client import (
     StreamError,
 )
 from lhrm_server.engine_fake import Script
-from test_client import Shell
 
 
 class LiveShell(Shell):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from client_shell import ACCOUNTING, BODY, FRAMES, frame
 from hypothesis import given
 from hypothesis import strategies as st
 from lhrm_client import (
@@ -18,7 +19,6 @@ from lhrm_client import (
 )
 from lhrm_client._sse import SSEDecoder
 from lhrm_client._stream import ChatStreamReader
-from test_client import ACCOUNTING, BODY, FRAMES, _frame
 
 EVENTS = [
     (b"data: a\n\ndata: b\n\n", ["a", "b"]),
@@ -99,7 +99,7 @@ def test_reader_at_every_split():
 def test_either_name_of_the_reasoning_is_read_once():
     for delta in ({"reasoning": "r"}, {"reasoning_content": "r"}, {"reasoning": "r", "reasoning_content": "r"}):
         reader = ChatStreamReader(None)
-        assert reader.feed(_frame(delta)) == [ReasoningDelta("r")]
+        assert reader.feed(frame(delta)) == [ReasoningDelta("r")]
 
 
 def test_nothing_after_the_end_marker_is_read():
@@ -112,8 +112,8 @@ def test_nothing_after_the_end_marker_is_read():
 def test_empty_reasoning_of_a_thinking_answer_is_text_and_of_a_direct_one_is_none():
     for mode, expected in (("think", ""), ("no_think", None)):
         frames = [
-            _frame({"content": "a"}),
-            _frame({}, "stop", lhrm={**ACCOUNTING, "mode": mode}, usage=BODY["usage"]),
+            frame({"content": "a"}),
+            frame({}, "stop", lhrm={**ACCOUNTING, "mode": mode}, usage=BODY["usage"]),
             FRAMES[-1],
         ]
         assert _read(frames)[2].reasoning == expected
