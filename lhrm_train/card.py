@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from lhrm_train.config import RunConfig
+from lhrm_train.format import NO_THINK_OPEN, THINK_OPEN
 
 INTRO = """# lhrm-nano
 
 A {size} Large Hybrid-Reasoning Model that runs on two CPU cores. It answers short questions of the
-kinds listed below, and opens each answer with `<think>` or `<no_think>`: it works hard questions out on a
+kinds listed below, and opens each answer with `{think}` or `{no_think}`: it works hard questions out on a
 scratchpad and answers easy ones directly. It exists to show and test the whole system end to end.
 
 **It is not a language model that talks.** Questions outside its kinds come out wrong, often confidently.
@@ -52,7 +53,9 @@ def model_card(runs: Sequence[dict[str, Any]], report: str, config: RunConfig, s
 
     shipped = next(run for run in runs if run["shipped"])["figures"]
     closed = [f"{k.name} level {level}" for k in KINDS.values() for level in k.closed_levels]
-    intro = INTRO.format(size=size, kinds=", ".join(KINDS), closed=", ".join(closed))
+    intro = INTRO.format(
+        think=THINK_OPEN, no_think=NO_THINK_OPEN, size=size, kinds=", ".join(KINDS), closed=", ".join(closed)
+    )
     method = f"""## Evaluation
 {shipped["prompts"]} test prompts of the fixed mix in `lhrm_train/suite/mix.py`, {config.eval.samples} samples per
 forced mode at temperature {config.eval.temperature:g}. Free choice: think iff P(think) >= 0.5. Hybrid Accuracy: share

@@ -19,8 +19,8 @@ class ConfigError(ValueError):
 class HFTConfig:
     """Hybrid Fine-Tuning: supervised training on both modes, unpaired."""
 
-    steps: int = 1700
-    rows: int = 28
+    steps: int = 3000
+    rows: int = 24
     row_length: int = 224
     think_share: float = 0.5
     lr: float = 3e-3
@@ -98,7 +98,7 @@ class BaseConfig:
 
     name: str = "lhrm-nano"
     hidden_size: int = 192
-    layers: int = 5
+    layers: int = 4
     heads: int = 6
     intermediate_size: int = 512
     vocab_size: int = 1024

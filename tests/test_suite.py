@@ -99,5 +99,5 @@ def test_exported_prompts_are_test_items(tmp_path):
     export.write_prompts(tmp_path / "p.jsonl", 30)
     rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert len(rows) == 30
-    assert set(rows[0]) == {"messages", "answer", "task", "level"}
+    assert set(rows[0]) == {"messages", "answer", "task", "level", "closed"}
     assert [m["role"] for m in rows[0]["messages"]][-1] == "user"

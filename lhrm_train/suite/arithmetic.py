@@ -6,22 +6,15 @@ import random
 
 from lhrm_train.suite.base import Draw, Kind, number
 
-ADD_PHRASES = (
-    "What is {}+{}?",
-    "What is {} + {}?",
-    "{}+{}",
-    "{} + {} = ?",
-    "Add {} and {}.",
-    "What is {} plus {}?",
-)
-MULTIPLY_PHRASES = ("What is {}*{}?", "What is {} * {}?", "Multiply {} by {}.", "What is {} times {}?")
+ADD_PHRASES = ("What is {}+{}?", "What is {} + {}?", "Add {} and {}.", "{} + {} = ?")
+MULTIPLY_PHRASES = ("What is {}*{}?", "What is {} * {}?", "Multiply {} by {}.")
 CHAIN_PHRASES = ("Start at {}, {}. Last digit?", "Begin with {}, {}. Keep the last digit.")
 CHAIN_STEPS = {1: 1, 2: 3, 3: 5, 4: 7, 5: 9}
 
 
 def _add(rng: random.Random, level: int) -> Draw:
     a = number(rng, level)
-    b = number(rng, rng.randrange(1, level) if level > 1 and rng.random() < 0.2 else level)
+    b = number(rng, rng.randrange(1, level) if level > 1 and rng.random() < 0.1 else level)
     if rng.random() < 0.5:
         a, b = b, a
     carry, steps = 0, []

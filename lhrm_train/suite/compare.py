@@ -1,4 +1,4 @@
-"""Comparing two numbers, the largest or smallest of a list, and even or odd."""
+"""Comparing two numbers, the largest or smallest of a list of digits, and even or odd."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import random
 
 from lhrm_train.suite.base import Draw, Kind, number
 
-LARGER_PHRASES = {
-    "larger": ("Which is larger, {} or {}?", "Which number is bigger, {} or {}?", "{} or {}, which is larger?"),
-    "smaller": ("Which is smaller, {} or {}?", "{} or {}, which is smaller?"),
+COMPARE_PHRASES = {
+    "larger": ("Is {} larger than {}?", "Is {} more than {}?"),
+    "smaller": ("Is {} smaller than {}?", "Is {} less than {}?"),
 }
-EXTREME_PHRASES = ("Which is the {} of {}?", "What is the {} of {}?", "Find the {} of {}.")
-PARITY_PHRASES = ("Is {} even or odd?", "Is the number {} odd or even?", "{}: even or odd?")
+EXTREME_PHRASES = ("Which is the {} of {}?", "What is the {} of {}?")
+PARITY_PHRASES = ("Is {} even or odd?", "Is the number {} odd or even?")
 
 
 def _order_trace(first: str, second: str) -> str:
@@ -28,16 +28,16 @@ def _order_trace(first: str, second: str) -> str:
 def _compare(rng: random.Random, level: int) -> Draw:
     digits = level + 1
     first = number(rng, digits)
-    second = number(rng, rng.randrange(1, digits) if rng.random() < 0.2 else digits)
+    second = number(rng, rng.randrange(1, digits) if rng.random() < 0.1 else digits)
     if first == second:
         second = first + 1 if (first + 1) < 10**digits else first - 1
     if rng.random() < 0.5:
         first, second = second, first
-    which = "larger" if rng.random() < 0.65 else "smaller"
-    answer = max(first, second) if which == "larger" else min(first, second)
-    question = rng.choice(LARGER_PHRASES[which]).format(first, second)
+    which = rng.choice(("larger", "smaller"))
+    answer = "yes" if (first > second) == (which == "larger") else "no"
+    question = rng.choice(COMPARE_PHRASES[which]).format(first, second)
     trace = f"{first} and {second}:{_order_trace(str(first), str(second))};{which} is {answer}"
-    return Draw(f"compare {min(first, second)} {max(first, second)}", question, str(answer), trace)
+    return Draw(f"compare {min(first, second)} {max(first, second)}", question, answer, trace)
 
 
 def _extreme(rng: random.Random, level: int) -> Draw:

@@ -21,5 +21,6 @@ def write_prompts(path: Path, count: int) -> None:
                 "answer": item.answer,
                 "task": item.kind,
                 "level": item.level,
+                "closed": item.closed,
             }
             out.write(json.dumps(row) + "\n")

@@ -46,19 +46,21 @@ WORKLOAD: dict[str, float] = {
 }
 # What HFT sees: the same kinds, with more of those that take longer to learn.
 CURRICULUM: dict[str, float] = {
-    "smalltalk": 0.03,
-    "facts": 0.09,
-    "reverse": 0.08,
-    "letter": 0.06,
-    "compare": 0.09,
-    "extreme": 0.07,
-    "parity": 0.04,
-    "add": 0.14,
-    "multiply": 0.12,
-    "chain": 0.08,
+    "smalltalk": 0.02,
+    "facts": 0.06,
+    "reverse": 0.10,
+    "letter": 0.05,
+    "compare": 0.08,
+    "extreme": 0.06,
+    "parity": 0.03,
+    "add": 0.16,
+    "multiply": 0.13,
+    "chain": 0.09,
     "cups": 0.10,
-    "story": 0.10,
+    "story": 0.12,
 }
+# HFT also sees more of the levels with long traces.
+CURRICULUM_LEVELS = {1: 1.0, 2: 0.8, 3: 1.0, 4: 1.2, 5: 1.5}
 
 SYSTEM_MESSAGES = (
     "You are a helpful assistant.",
@@ -108,7 +110,9 @@ def _draw_in_split(rng: random.Random, kind: Kind, level: int, split: str) -> Dr
 
 def _pick(rng: random.Random, weights: Mapping[str, float]) -> tuple[Kind, int]:
     kind = KINDS[rng.choices(list(weights), list(weights.values()))[0]]
-    return kind, rng.choice(kind.levels)
+    if weights is not CURRICULUM:
+        return kind, rng.choice(kind.levels)
+    return kind, rng.choices(kind.levels, [CURRICULUM_LEVELS[level] for level in kind.levels])[0]
 
 
 def _context(rng: random.Random, style: str, split: str) -> list[Message]:

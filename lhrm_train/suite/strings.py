@@ -6,8 +6,8 @@ import random
 
 from lhrm_train.suite.base import Draw, Kind, letters
 
-REVERSE_PHRASES = ("Reverse {}.", "Spell {} backwards.", "What is {} reversed?", "Write {} backwards.")
-LETTER_PHRASES = ("What is the {} letter of {}?", "Give the {} letter of {}.", "Which letter comes {} in {}?")
+REVERSE_PHRASES = ("Reverse {}.", "Spell {} backwards.", "What is {} reversed?")
+LETTER_PHRASES = ("What is the {} letter of {}?", "Give the {} letter of {}.")
 
 
 def _indexed(text: str) -> str:

@@ -112,9 +112,10 @@ def _letter(item: Item) -> str | None:
 
 
 def _compare(item: Item) -> str | None:
-    values = [int(n) for n in re.findall(r"\d+", item.question)]
-    best = max(values) if re.search("larger|bigger", item.question) else min(values)
-    return None if str(best) == item.answer and item.trace.endswith(f"is {best}") else "wrong choice"
+    first, second = (int(n) for n in re.findall(r"\d+", item.question))
+    asked = first > second if re.search("larger|more", item.question) else first < second
+    answer = "yes" if asked else "no"
+    return None if answer == item.answer and item.trace.endswith(f"is {answer}") else "wrong choice"
 
 
 def _extreme(item: Item) -> str | None:
