@@ -166,6 +166,15 @@ async def test_bad_requests(content, status, code, param):
         assert await rig.metric("lhrm_requests_total", **refused) == 1
 
 
+async def test_a_malformed_host_and_a_huge_name_are_no_server_error():
+    async with gateway() as rig:
+        assert (await rig.client.get("/nope", headers={"Host": "[::1"})).status_code == 404
+        for fields in ({"model": "x" * 50_000}, {"messages": [{"role": "user", "content": "", "y" * 50_000: 1}]}):
+            response = await rig.chat(**fields)
+            assert response.status_code in (400, 404)
+            assert len(response.content) < 1000
+
+
 async def test_an_unexpected_error_is_a_500_in_the_same_shape():
     async with gateway() as rig:
         rig.engine.script = lambda ids: 1 / 0
@@ -323,6 +332,8 @@ async def test_failure_before_the_first_event_keeps_its_status(stream, script):
         assert response.headers["content-type"] == "application/json"
         assert len(rig.records) == 1
         assert await rig.metric("lhrm_upstream_errors_total", reason="request_failed") == 1
+        refused = {"requested": "none", "mode": "none", "outcome": "client_error", "stream": "none"}
+        assert await rig.metric("lhrm_requests_total", **refused) == 0
 
 
 @pytest.mark.parametrize("event", [1, 5])

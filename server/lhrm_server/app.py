@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +22,7 @@ from .ledger import RecordSink
 from .models_api import get_model, list_models
 from .request_id import HEADER, RequestIdMiddleware
 from .settings import Settings
+from .wire import Json
 
 
 def create_app(
@@ -62,11 +62,11 @@ def begin_drain(app: FastAPI) -> None:
 
 def _add_model_routes(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    async def models() -> Json:
         return list_models(gateway)
 
     @app.get("/v1/models/{model_id:path}")
-    async def model(model_id: str) -> dict[str, Any]:
+    async def model(model_id: str) -> Json:
         return get_model(gateway, model_id)
 
 
@@ -81,7 +81,7 @@ def _add_operator_routes(app: FastAPI, gateway: Gateway) -> None:
         return JSONResponse({"status": status}, status_code=200 if is_ready else 503)
 
     @app.get("/version")
-    async def versions() -> dict[str, Any]:
+    async def versions() -> Json:
         return {
             "version": version(),
             "format_version": gateway.tokenizer.manifest.format_version,
@@ -105,7 +105,8 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, exc: HTTPException) -> JSONResponse:
-        body = http_error_body(exc.status_code, request.method, request.url.path)
+        # Not request.url: building that trusts the Host header, which may be malformed.
+        body = http_error_body(exc.status_code, request.method, request.scope["path"])
         return JSONResponse(body, status_code=exc.status_code, headers=exc.headers)
 
     @app.exception_handler(Exception)

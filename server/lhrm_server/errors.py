@@ -14,7 +14,7 @@ GatewayError
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .engine import EngineDeadError, EngineError
 
@@ -87,6 +87,9 @@ class ModelNotFoundError(GatewayError):
     status = 404
     kind = INVALID
     code = "model_not_found"
+
+    def __init__(self, model: str, known: Iterable[str]) -> None:
+        super().__init__(f"The model {model[:100]!r} is not served here; known: {', '.join(known)}.", param="model")
 
 
 class BodyTooLargeError(GatewayError):

@@ -33,7 +33,7 @@ def _message(param: str, value: object) -> Message:
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequestError(f"{param}.role: expected one of {', '.join(ROLES)}.", param=f"{param}.role")
     for name, field in value.items():
-        _check_field(f"{param}.{name}", name, field, role)
+        _check_field(f"{param}.{name[:100]}", name, field, role)
     return Message(ROLES[role], _content(f"{param}.content", value.get("content"), role))
 
 
@@ -65,7 +65,7 @@ def _part(param: str, value: object) -> str:
         raise UnsupportedParameterError(f"{param}.type", "only text parts are supported.")
     for name, field in value.items():
         if name not in ("type", "text") and field is not None and field not in ([], {}):
-            raise UnsupportedParameterError(f"{param}.{name}", "this field of a text part is not supported.")
+            raise UnsupportedParameterError(f"{param}.{name[:100]}", "this field of a text part is not supported.")
     text = value.get("text")
     if not isinstance(text, str):
         raise InvalidRequestError(f"{param}.text: expected a string.", param=f"{param}.text", code="invalid_type")

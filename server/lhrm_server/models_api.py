@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lhrm_train.format import NO_THINK_CLOSE, NO_THINK_OPEN, THINK_CLOSE, THINK_OPEN, Mode
 
 from .errors import ModelNotFoundError
 from .gateway import Gateway
 from .policy import MODE_HEADER, Wish
 from .request import EFFORTS, THINKING_TYPES
+from .wire import Json
 
 
-def list_models(gateway: Gateway) -> dict[str, Any]:
+def list_models(gateway: Gateway) -> Json:
     """Return all served names."""
     return {"object": "list", "data": list(_entries(gateway).values())}
 
 
-def get_model(gateway: Gateway, model_id: str) -> dict[str, Any]:
+def get_model(gateway: Gateway, model_id: str) -> Json:
     """Return one entry. Raises ModelNotFoundError."""
     entries = _entries(gateway)
     if model_id not in entries:
-        raise ModelNotFoundError(
-            f"The model {model_id!r} is not served here; known: {', '.join(entries)}.", param="model"
-        )
+        raise ModelNotFoundError(model_id, entries)
     return entries[model_id]
 
 
-def _entries(gateway: Gateway) -> dict[str, dict[str, Any]]:
+def _entries(gateway: Gateway) -> dict[str, Json]:
     settings = gateway.settings
     modes = {
         settings.model_name: settings.default_mode,
@@ -37,7 +34,7 @@ def _entries(gateway: Gateway) -> dict[str, dict[str, Any]]:
     return {name: _entry(gateway, name, mode) for name, mode in modes.items()}
 
 
-def _entry(gateway: Gateway, name: str, default_mode: str) -> dict[str, Any]:
+def _entry(gateway: Gateway, name: str, default_mode: str) -> Json:
     return {
         "id": name,
         "object": "model",
@@ -49,7 +46,7 @@ def _entry(gateway: Gateway, name: str, default_mode: str) -> dict[str, Any]:
     }
 
 
-def _capabilities(gateway: Gateway, default_mode: str) -> dict[str, Any]:
+def _capabilities(gateway: Gateway, default_mode: str) -> Json:
     settings, manifest = gateway.settings, gateway.tokenizer.manifest
     return {
         "format_version": manifest.format_version,

@@ -121,7 +121,7 @@ def _alias_wish(model: str, settings: Settings) -> Wish | None:
         settings.no_think_alias: Wish.NO_THINK,
     }
     if model not in aliases:
-        raise ModelNotFoundError(f"The model {model!r} is not served here; known: {', '.join(aliases)}.", param="model")
+        raise ModelNotFoundError(model, aliases)
     return aliases[model]
 
 
@@ -130,7 +130,7 @@ def _header_wish(value: str) -> Wish:
         return Wish(value.strip().lower())
     except ValueError:
         raise InvalidRequestError(
-            f"Header {MODE_HEADER}={value!r}: expected auto, think or no_think.", param=MODE_HEADER
+            f"Header {MODE_HEADER}={value[:100]!r}: expected auto, think or no_think.", param=MODE_HEADER
         ) from None
 
 
