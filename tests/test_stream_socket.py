@@ -131,7 +131,7 @@ def test_a_client_that_leaves_after_a_complete_stream_is_no_disconnect(serve):
 
 
 def test_headers_wait_for_the_first_event_then_comments_keep_the_stream_alive(serve):
-    script = scripted(TOKENIZER, first_delay_s=0.6)
+    script = scripted(TOKENIZER, first_delay_s=1.2)
     with (
         serve(script, header_hold_s=0.15, keepalive_s=0.1) as live,
         httpx.stream("POST", live.url + CHAT, json=body(stream=True), timeout=10) as response,
