@@ -1,5 +1,5 @@
 # Every recipe a person or CI runs. `make help` lists them.
-# MODEL is a checkpoint directory or a short name; VENV may be shared between checkouts of the same versions.
+# MODEL is a checkpoint directory or a short name.
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?= nano
@@ -40,7 +40,7 @@ eval-nano: setup ## evaluate models/lhrm-nano on the test split
 	$(BIN)/python -m lhrm_train eval-nano
 
 loadtest: setup ## paired load test against a running server: auto against always-think
-	$(BIN)/python -m lhrm_loadtest run --base-url "http://$(HOST):$(PORT)/v1"
+	$(BIN)/python -m lhrm_loadtest run --base-url "http://$(HOST):$(PORT)"
 
 clean: ## remove the environment and all build and test output
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis out runs

