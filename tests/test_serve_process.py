@@ -199,14 +199,26 @@ def test_the_fake_engine_serves_and_sigterm_stops_it_with_code_0(start):
     assert "error" not in served.errors
 
 
-def test_a_broken_checkpoint_ends_with_one_last_line_and_no_process(start, tmp_path: Path):
+def only_error(served: Served) -> str:
+    """Wait for a start to fail; return the one line on stderr after the line that says what is loaded."""
+    assert served.process.wait(START_S) == 1
+    loading, *rest = served.errors.splitlines()
+    assert "loading" in loading
+    assert len(rest) == 1, served.errors
+    assert served.output == ""
+    return rest[0]
+
+
+def test_a_broken_checkpoint_is_one_line(start, tmp_path: Path):
     folder = shutil.copytree(NANO, tmp_path / "broken")
     (folder / "model.safetensors").write_bytes(b"not a checkpoint")
-    served = start([*SERVE, "--model", str(folder)])
-    assert served.process.wait(START_S) == 1
-    last = served.errors.splitlines()[-1]
-    assert last.startswith("lhrm-serve: error: vLLM could not load")
-    assert "ready" not in served.output
+    line = only_error(start([*SERVE, "--model", str(folder)]))
+    assert line.startswith(f"lhrm-serve: error: vLLM could not load {folder}: ")
+
+
+def test_an_engine_process_that_fails_to_start_is_one_line_with_the_cause(start):
+    line = only_error(start([*SERVE, "--cpu-kv-cache-bytes", "1000"]))
+    assert "ValueError: No available memory for the cache blocks" in line
 
 
 @pytest.mark.engine

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from .engine import EngineDeadError, EngineError, EngineInfo, GenerationRequest, Sampling, StopReason, TokenDelta
+from .engine_output import EngineOutput
 from .parent_death import children_die_with_this_process
 
 if TYPE_CHECKING:
@@ -28,12 +29,15 @@ OFFLINE = {
 }
 """vLLM neither reports usage nor asks a model hub."""
 
+QUIET = "ERROR"
+
 DEFAULTS = {
     # One process less to start; the engine core is a child process in any case.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     # With more threads than free cores every step waits for the slowest.
     "OMP_NUM_THREADS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_LEVEL": QUIET,
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
 """What a user's environment may override."""
@@ -43,6 +47,8 @@ EAGER_DEFAULTS = {
     # request waits, and a C++ compiler that may not be there.
     "TORCHDYNAMO_DISABLE": "1",
 }
+
+LONGEST_MESSAGE = 300
 
 REASONS = {"stop": StopReason.STOP, "length": StopReason.LENGTH, "abort": StopReason.ABORT}
 
@@ -98,16 +104,21 @@ class VllmEngine:
         for name, value in {**DEFAULTS, **(EAGER_DEFAULTS if self._options.eager else {})}.items():
             os.environ.setdefault(name, value)
         # vLLM itself reads the level only after its first warnings.
-        logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
+        level = os.environ["VLLM_LOGGING_LEVEL"].upper()
+        logging.getLogger("vllm").setLevel(level)
+        output = EngineOutput(hold=level == QUIET)
         try:
             # Importing vLLM warns about matters between its own dependencies.
             with warnings.catch_warnings(action="ignore"):
-                self._load()
+                self._load(output)
         except Exception as exc:
             self._sockets.cleanup()
-            raise EngineError(f"vLLM could not load {self._options.model_dir}: {_first_line(exc)}") from exc
+            raise EngineError(
+                f"vLLM could not load {self._options.model_dir}: {output.cause() or _brief(exc)}"
+            ) from exc
+        output.release()
 
-    def _load(self) -> None:
+    def _load(self, output: EngineOutput) -> None:
         import vllm
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -117,7 +128,7 @@ class VllmEngine:
         # Set after the configuration, which asks for spawn on CPU: a forked engine need not import everything
         # again, and only forked children can be leashed before their first instruction.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-        with children_die_with_this_process():
+        with children_die_with_this_process(), output.of_forked_children():
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
         model = config.model_config
         self._defaults = _sampling_defaults(model.get_diff_sampling_param(), self._options.model_dir)
@@ -181,7 +192,7 @@ class VllmEngine:
 
         if isinstance(exc, VllmDeadError) or self._llm is None or self._llm.errored:
             return EngineDeadError("the vLLM engine died")
-        return EngineError(f"vLLM refused or failed the request: {_first_line(exc.__cause__ or exc)}")
+        return EngineError(f"vLLM refused or failed the request: {_brief(exc.__cause__ or exc)}")
 
     def _sampling_params(self, request: GenerationRequest) -> SamplingParams:
         from vllm import SamplingParams
@@ -200,7 +211,7 @@ class VllmEngine:
                 output_kind=RequestOutputKind.DELTA,
             )
         except (ValueError, VLLMClientError) as exc:
-            raise EngineError(f"{request.request_id}: {_first_line(exc)}") from exc
+            raise EngineError(f"{request.request_id}: {_brief(exc)}") from exc
 
     def _check_length(self, request: GenerationRequest) -> None:
         limit, wanted = self.info.max_model_len, len(request.prompt_ids) + request.sampling.max_tokens
@@ -273,6 +284,6 @@ def _delta(output: RequestOutput, wanted: Sequence[int] | None) -> TokenDelta:
     return TokenDelta(tuple(completion.token_ids), logprobs, REASONS[reason] if reason is not None else None)
 
 
-def _first_line(exc: BaseException) -> str:
-    text = str(exc).strip()
-    return text.splitlines()[0] if text else type(exc).__name__
+def _brief(exc: BaseException) -> str:
+    text = " ".join(str(exc).split())
+    return text[:LONGEST_MESSAGE] if text else type(exc).__name__
