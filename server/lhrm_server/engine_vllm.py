@@ -82,7 +82,7 @@ class VllmEngine:
         self._llm: AsyncLLM | None = None
         self._info: EngineInfo | None = None
         self._defaults: Mapping[str, Any] = {}
-        self._running: set[str] = set()
+        self._running: list[str] = []
         self._sockets: TemporaryDirectory[str] | None = None
 
     @property
@@ -128,10 +128,10 @@ class VllmEngine:
         # Set after the configuration, which asks for spawn on CPU: a forked engine need not import everything
         # again, and only forked children can be leashed before their first instruction.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-        with children_die_with_this_process(), output.of_forked_children():
-            self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
         model = config.model_config
         self._defaults = _sampling_defaults(model.get_diff_sampling_param(), self._options.model_dir)
+        with children_die_with_this_process(), output.of_forked_children():
+            self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
         self._info = EngineInfo(
             kind="vllm",
             version=vllm.__version__,
@@ -151,19 +151,16 @@ class VllmEngine:
         stream = llm.generate(
             {"prompt_token_ids": list(request.prompt_ids)}, params, request.request_id, priority=request.priority
         )
-        self._running.add(request.request_id)
+        self._running.append(request.request_id)
         try:
             async for output in stream:
-                delta = _delta(output, wanted)
-                yield delta
-                if delta.stop_reason is not None:
-                    return
+                yield _delta(output, wanted)
         except EngineError:
             raise
         except Exception as exc:
             raise self._translated(exc) from exc
         finally:
-            self._running.discard(request.request_id)
+            self._running.remove(request.request_id)
             await stream.aclose()
 
     async def healthy(self) -> bool:
@@ -177,7 +174,7 @@ class VllmEngine:
             return
         if not llm.errored:
             # Cancelling vLLM's output task alone would leave their readers waiting for ever.
-            await llm.abort(list(self._running))
+            await llm.abort(self._running.copy())
         llm.shutdown()
         if self._sockets is not None:
             self._sockets.cleanup()
