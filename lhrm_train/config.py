@@ -90,6 +90,9 @@ class EvalConfig:
     max_new_tokens: int = 96
     seed: int = 20_001
     split: str = "test"
+    context_questions: int = 500
+    hft_samples: int = 4  # per mode, for the checkpoint before HGPO
+    validation_samples: int = 4  # per mode, on half as many prompts
 
 
 @dataclass(frozen=True)

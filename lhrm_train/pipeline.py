@@ -38,10 +38,6 @@ from lhrm_train.report import (
 from lhrm_train.train_hft import train_hft
 from lhrm_train.train_hgpo import train_hgpo
 
-CONTEXT_QUESTIONS = 500
-HFT_SAMPLES = 4
-VALIDATION_SAMPLES = 4
-
 
 @dataclass(frozen=True)
 class RunFiles:
@@ -110,12 +106,12 @@ def _rows_once(path: Path, make: Callable[[], Sequence[Row | ContextRow]]) -> No
 
 def _context_eval(checkpoint: Path, config: EvalConfig) -> list[ContextRow]:
     lm, tokenizer = load_for_evaluation(checkpoint)
-    return context_rows(lm, tokenizer, config, CONTEXT_QUESTIONS)
+    return context_rows(lm, tokenizer, config, config.context_questions)
 
 
 def validation_config(config: EvalConfig) -> EvalConfig:
     """Return the settings of the validation rows, which choose the shipped seed and calibrate savings."""
-    return replace(config, split="validation", samples=VALIDATION_SAMPLES, prompts=config.prompts // 2)
+    return replace(config, split="validation", samples=config.validation_samples, prompts=config.prompts // 2)
 
 
 def evaluate_run(checkpoint: Path, rows: Path, config: EvalConfig) -> None:
@@ -180,7 +176,7 @@ def run_nano(out: Path, config: RunConfig, hft: Path | None = None) -> str:
             stages.run("hft", lambda: train_hft(files.base, out / "hft", config.hft, config.hft_seed, recipe))
     if not is_checkpoint(files.hgpo):
         stages.run("hgpo", lambda: train_hgpo(start, out / "hgpo", config.hgpo, config.hgpo_seed, recipe))
-    before = replace(config.eval, samples=HFT_SAMPLES)
+    before = replace(config.eval, samples=config.eval.hft_samples)
     stages.run("evaluate_hft", lambda: _rows_once(files.rows / "hft_test.jsonl.gz", lambda: evaluate(start, before)))
     stages.run("evaluate", lambda: evaluate_run(files.hgpo, files.rows, config.eval))
     finish_manifest(files.hgpo, files.rows, config.eval)
