@@ -406,3 +406,31 @@ async def test_the_history_costs_the_same_in_every_mode():
         thought, direct = (request.prompt_ids for request in rig.engine.requests)
         assert thought[:-1] == direct[:-1]
         assert "hm" not in TOKENIZER.decode(thought)
+
+
+@pytest.mark.parametrize("hangs", [{"hang_decide": True}, {"hang_at": 0}, {"hang_at": 2}])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_outlives_the_grace_is_told_so(hangs, stream):
+    async with gateway(scripted(TOKENIZER, p_think=0.9, **hangs)) as rig:
+        running = asyncio.create_task(rig.chat(stream=stream))
+        await until(lambda: rig.engine.hanging)
+        begin_drain(rig.app)
+        running.cancel()
+        answer = await running
+        if stream and hangs == {"hang_at": 2}:
+            *_, error, done = frames(answer.text)
+            assert (answer.status_code, error["error"]["code"], done) == (200, "shutting_down", "[DONE]")
+        else:
+            assert (answer.status_code, error_of(answer)["code"]) == (503, "shutting_down")
+        assert [record.ended_by for record in rig.records] == [Ending.ABORT]
+        assert (rig.engine.active, await rig.metric("lhrm_rejected_total", reason="not_ready")) == (0, 0)
+
+
+async def test_a_cancellation_from_elsewhere_stays_one():
+    async with gateway(scripted(TOKENIZER, hang_at=1)) as rig:
+        running = asyncio.create_task(rig.chat())
+        await until(lambda: rig.engine.hanging)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert rig.engine.active == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -26,6 +27,7 @@ from .errors import (
     GatewayError,
     NotReadyError,
     OverloadedError,
+    StoppedError,
     error_body,
 )
 from .gateway import Gateway
@@ -58,11 +60,10 @@ class ChatEndpoint:
         metrics = self._gateway.metrics
         try:
             ready = await self._prepare(scope, receive)
-            answer = self._stream if ready.job.facts.stream else self._reply
-            await while_connected(receive, answer(ready, scope, send))
+            await while_connected(receive, self._answer(ready, scope, send))
         except ClientGoneError:
             metrics.client_gone()
-        except EngineFailureError:
+        except (EngineFailureError, StoppedError):
             raise
         except (OverloadedError, NotReadyError) as exc:
             metrics.rejected_for(str(exc.code))
@@ -93,6 +94,16 @@ class ChatEndpoint:
             arrived_s=arrived_s,
         )
         return ReadyJob(ChatJob(facts, plan, prompt, request.sampling), pipeline, request.include_usage)
+
+    async def _answer(self, ready: ReadyJob, scope: Scope, send: Send) -> None:
+        """Answer in the form that was asked for; a server that stops says so, instead of just breaking off."""
+        answer = self._stream if ready.job.facts.stream else self._reply
+        try:
+            await answer(ready, scope, send)
+        except asyncio.CancelledError:
+            if not self._gateway.draining:
+                raise
+            raise StoppedError from None
 
     async def _reply(self, ready: ReadyJob, scope: Scope, send: Send) -> None:
         collector = Collector()
@@ -141,6 +152,10 @@ class ChatEndpoint:
             if not stream.opened:
                 raise failure from exc
             tail = frame(failure.body()) + DONE
+        except asyncio.CancelledError:
+            if not (stream.opened and self._gateway.draining):
+                raise
+            tail = frame(StoppedError().body()) + DONE
         except Exception:
             if not stream.opened:
                 raise

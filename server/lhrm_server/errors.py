@@ -9,6 +9,7 @@ GatewayError
 |- BodyTooLargeError               413
 |- OverloadedError                 503
 |- NotReadyError                   503
+|- StoppedError                    503  the server's grace ended first
 `- EngineFailureError              500, or 503 when the engine is gone
 """
 
@@ -112,6 +113,16 @@ class NotReadyError(GatewayError):
 
     status = 503
     code = "not_ready"
+
+
+class StoppedError(GatewayError):
+    """The server's grace for requests in flight ended before the answer was complete."""
+
+    status = 503
+    code = "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__("The server stopped before the answer was complete.")
 
 
 class EngineFailureError(GatewayError):

@@ -64,6 +64,11 @@ class Gateway:
         if self._owns_engine:
             await self.engine.close()
 
+    @property
+    def draining(self) -> bool:
+        """Tell whether the server is on its way out."""
+        return self.stage is Stage.DRAINING
+
     def serving(self) -> tuple[PromptBuilder, ChatPipeline]:
         """Return what serves requests. Raises NotReadyError while starting or draining."""
         if self._serving is None or self.stage is not Stage.SERVING:
