@@ -18,6 +18,7 @@ from lhrm_server.settings import Settings, SettingsError
         ("keepalive_s", -1),
         ("max_concurrent_requests", 0),
         ("shutdown_grace_s", -0.1),
+        ("shutdown_grace_s", float("inf")),
     ],
 )
 def test_bad_value_is_named(name, value):

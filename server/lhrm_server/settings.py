@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Settings:
         _require(0 <= self.port <= 65535, "port", self.port, "0 to 65535")
         _require(self.default_mode in DEFAULT_MODES, "default_mode", self.default_mode, "auto, think or no_think")
         _require(0 <= self.think_threshold <= 1, "think_threshold", self.think_threshold, "0 to 1")
-        _require(self.shutdown_grace_s >= 0, "shutdown_grace_s", self.shutdown_grace_s, "0 or more")
+        _require(0 <= self.shutdown_grace_s < math.inf, "shutdown_grace_s", self.shutdown_grace_s, "0 or more, finite")
         for name in ("max_body_bytes", "header_hold_s", "keepalive_s", "max_concurrent_requests"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
 
