@@ -171,6 +171,10 @@ def test_savings_against_hand_computed_numbers():
     )
 
 
+def test_the_opening_tag_does_not_move_a_prompt_into_the_next_bin():
+    assert estimate_savings(CHOSE_NO_THINK, made(10, 200), 200, CALIBRATION) is not None
+
+
 def test_savings_may_be_negative():
     found = estimate_savings(CHOSE_NO_THINK, made(100), 200, CALIBRATION)
     assert (found.tokens, found.interval) == (-40, (-60, -10))
@@ -194,7 +198,7 @@ def test_choosing_to_think_saves_exactly_nothing(calibration):
         (ModeDecision(Mode.NO_THINK, Source.REQUEST), 20, CALIBRATION),
         (ModeDecision(Mode.NO_THINK, Source.POLICY), 20, CALIBRATION),
         (ModeDecision(Mode.NO_THINK, Source.MODEL, 0.4, 0.5, 1.0), 20, CALIBRATION),
-        (CHOSE_NO_THINK, 200, CALIBRATION),
+        (CHOSE_NO_THINK, 201, CALIBRATION),
         (CHOSE_NO_THINK, 20, None),
     ],
 )

@@ -244,7 +244,8 @@ def estimate_savings(
     if decision.mode is Mode.THINK:
         # The model ran what always-think runs: the saving is 0 by definition, not by estimate.
         return Savings(0, (0, 0), 1.0, 0, "definition", "observed", float(made))
-    found = None if calibration is None else calibration.lookup(decision.p_think, counts.prompt)
+    # Calibration measures prompts up to where the model decides; here the opening tag is among the prompt's ids.
+    found = None if calibration is None else calibration.lookup(decision.p_think, counts.prompt - 1)
     if calibration is None or found is None:
         return None
     mean, low, high = (min(value, max_tokens) for value in (found.think_mean, found.think_low, found.think_high))
