@@ -131,6 +131,18 @@ def fails_at_once(*arguments: str, environment: dict[str, str] | None = None) ->
     return lines[0]
 
 
+def test_every_chat_request_is_one_line_of_the_log_without_its_text(start):
+    served = start([*SERVE, "--engine", "fake"])
+    reply = post(served.ready(), **QUESTION)
+    assert served.wait_for(lambda: reply["id"] in served.errors, 10), served.errors
+    line = next(line for line in served.errors.splitlines() if reply["id"] in line)
+    record = json.loads(line[line.index("{") :])
+    counts = {name: reply["lhrm"][name] for name in ("mode", "source", "reasoning_tokens", "answer_tokens")}
+    assert counts.items() <= record.items()
+    assert "2+3" not in served.errors
+    assert reply["choices"][0]["message"]["content"] not in served.errors
+
+
 def test_help_lists_the_options_with_their_defaults():
     done = subprocess.run([sys.executable, "-m", "lhrm_server", "--help"], capture_output=True, text=True, check=True)
     for option in ("--model", "--host", "--port", "--engine", "--think-threshold", "--default-mode", "--max-model-len"):

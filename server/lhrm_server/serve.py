@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -73,11 +74,22 @@ def _run(options: ServeOptions) -> int:
     engine = make_engine(options, model_dir, tokenizer)
     listener = listen(settings.host, settings.port)
     server = GatewayServer(create_app(settings, engine, tokenizer), settings, engine)
+    _log_to_stderr()
     # Until the engine is up there is nothing to tidy: a signal ends the process, and the kernel its children.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner, listener:
         print(f"lhrm-serve: loading {model_dir} ({options.engine})", file=sys.stderr, flush=True)
         return runner.run(_serve(server, engine, listener))
+
+
+def _log_to_stderr() -> None:
+    """Write the gateway's own log, one line per chat request, to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("lhrm_server")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def make_engine(options: ServeOptions, model_dir: Path, tokenizer: ChatTokenizer) -> Engine:
