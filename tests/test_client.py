@@ -100,6 +100,8 @@ def test_stream_request_asks_for_usage(shell):
         ("q", {"mode": "maybe"}, "mode='maybe'"),
         ("q", {"think_threshold": 1.5}, "think_threshold=1.5"),
         ("q", {"think_threshold": float("nan")}, "think_threshold=nan"),
+        ("q", {"think_threshold": "0.5"}, "think_threshold='0.5'"),
+        ("q", {"think_threshold": True}, "think_threshold=True"),
         ("q", {"mode": "think", "think_threshold": 0.5}, "mode='think'"),
         ("q", {"temperature": float("inf")}, "temperature"),
         ("\ud800", {}, "messages"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 
 from pydantic import JsonValue
@@ -83,7 +82,7 @@ def _thinking(mode: str | None) -> dict[str, JsonValue] | None:
 def _check_threshold(threshold: float | None, mode: str | None) -> None:
     if threshold is None:
         return
-    if not math.isfinite(threshold) or not 0 <= threshold <= 1:
-        raise ArgumentError(f"think_threshold={threshold!r} is outside [0, 1]")
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise ArgumentError(f"think_threshold={threshold!r} is not a number in [0, 1]")
     if mode in ("think", "no_think"):
         raise ArgumentError(f"think_threshold={threshold!r} asks the model to decide, mode={mode!r} forbids it")
