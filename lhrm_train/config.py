@@ -48,7 +48,7 @@ class HGPOConfig:
       winner        only the winning mode's tag is pushed up; saturates like cross-entropy (departure)
     """
 
-    steps: int = 60
+    steps: int = 80
     prompts: int = 128  # (256)
     rollouts: int = 4  # N; (4), half per mode
     temperature: float = 1.0  # (not stated)

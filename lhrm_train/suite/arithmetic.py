@@ -12,13 +12,19 @@ CHAIN_PHRASES = ("Start at {}, {}. Last digit?", "Begin with {}, {}. Keep the la
 CHAIN_STEPS = {1: 1, 2: 3, 3: 5, 4: 7, 5: 9}
 
 
+def _digits(rng: random.Random, level: int) -> int:
+    # Two-digit sums and products can half be learned by heart, so they are only a part of level 2.
+    return rng.choices((2, 3), (0.3, 0.7))[0] if level == 2 else level
+
+
 def _add(rng: random.Random, level: int) -> Draw:
-    a = number(rng, level)
-    b = number(rng, rng.randrange(1, level) if level > 1 and rng.random() < 0.1 else level)
+    digits = _digits(rng, level)
+    a = number(rng, digits)
+    b = number(rng, rng.randrange(1, digits) if digits > 1 and rng.random() < 0.1 else digits)
     if rng.random() < 0.5:
         a, b = b, a
     carry, steps = 0, []
-    for place in range(level):
+    for place in range(digits):
         x, y = a // 10**place % 10, b // 10**place % 10
         total = x + y + carry
         steps.append(f"{x}+{y}+{carry}={total:02d}")
@@ -27,9 +33,10 @@ def _add(rng: random.Random, level: int) -> Draw:
 
 
 def _multiply(rng: random.Random, level: int) -> Draw:
-    a, b = number(rng, level), rng.randrange(0 if level == 1 else 2, 10)
+    digits = _digits(rng, level)
+    a, b = number(rng, digits), rng.randrange(0 if level == 1 else 2, 10)
     carry, steps = 0, []
-    for place in range(level):
+    for place in range(digits):
         digit = a // 10**place % 10
         total = digit * b + carry
         steps.append(f"{digit}*{b}={digit * b:02d}+{carry}={total:02d}")

@@ -21,6 +21,8 @@ class Draw:
     trace: str
 
 
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 Generator = Callable[[random.Random, int], Draw]
 
 
@@ -41,4 +43,4 @@ def number(rng: random.Random, digits: int) -> int:
 
 def letters(rng: random.Random, count: int) -> str:
     """Draw `count` capital letters."""
-    return "".join(rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(count))
+    return "".join(rng.choice(ALPHABET) for _ in range(count))

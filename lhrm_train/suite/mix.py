@@ -18,7 +18,8 @@ KINDS: dict[str, Kind] = {
         facts.KIND,
         strings.REVERSE,
         strings.LETTER,
-        compare.COMPARE,
+        strings.COUNT,
+        strings.CONTAINS,
         compare.EXTREME,
         compare.PARITY,
         arithmetic.ADD,
@@ -33,34 +34,36 @@ KINDS: dict[str, Kind] = {
 WORKLOAD: dict[str, float] = {
     "smalltalk": 0.04,
     "facts": 0.10,
-    "reverse": 0.13,
-    "letter": 0.08,
-    "compare": 0.09,
+    "reverse": 0.12,
+    "letter": 0.07,
+    "count": 0.06,
+    "contains": 0.07,
     "extreme": 0.08,
-    "parity": 0.06,
+    "parity": 0.05,
     "add": 0.10,
     "multiply": 0.08,
     "chain": 0.08,
-    "cups": 0.08,
-    "story": 0.08,
+    "cups": 0.06,
+    "story": 0.09,
 }
 # What HFT sees: the same kinds, with more of those that take longer to learn.
 CURRICULUM: dict[str, float] = {
     "smalltalk": 0.02,
-    "facts": 0.06,
-    "reverse": 0.10,
-    "letter": 0.05,
-    "compare": 0.08,
-    "extreme": 0.06,
+    "facts": 0.05,
+    "reverse": 0.12,
+    "letter": 0.04,
+    "count": 0.04,
+    "contains": 0.06,
+    "extreme": 0.09,
     "parity": 0.03,
     "add": 0.16,
-    "multiply": 0.13,
-    "chain": 0.09,
-    "cups": 0.10,
+    "multiply": 0.12,
+    "chain": 0.08,
+    "cups": 0.07,
     "story": 0.12,
 }
-# HFT also sees more of the levels with long traces.
-CURRICULUM_LEVELS = {1: 1.0, 2: 0.8, 3: 1.0, 4: 1.2, 5: 1.5}
+# HFT also sees more of the sums to know by heart and of the levels with long traces.
+CURRICULUM_LEVELS = {1: 1.3, 2: 0.8, 3: 1.0, 4: 1.2, 5: 1.5}
 
 SYSTEM_MESSAGES = (
     "You are a helpful assistant.",

@@ -11,7 +11,7 @@ CUP_PHRASES = (
     "The ball is in cup {}. Swap {}. Where is the ball?",
     "A ball is under cup {}. Swap {}. Which cup has the ball?",
 )
-CUP_STEPS = {1: 1, 2: 3, 3: 5, 4: 7, 5: 9}
+CUP_STEPS = {1: 1, 2: 4, 3: 5, 4: 7, 5: 9}
 NAMES = ("Tom", "Ann", "Bob", "Eva")
 THINGS = ("apples", "coins", "books", "pens")
 GAINS = ("buys", "finds", "gets")
@@ -19,23 +19,28 @@ LOSSES = ("sells", "loses", "gives away")
 STORY_PHRASES = ("How many {} are left?", "How many {} now?")
 
 
-def _cups(rng: random.Random, level: int) -> Draw:
-    cup = start = rng.choice(CUPS)
-    swaps, steps = [], []
-    for _ in range(CUP_STEPS[level]):
-        # Three swaps in four move the ball, so that guessing the starting cup does not pay.
-        if rng.random() < 0.75:
-            pair = [cup, rng.choice(CUPS.replace(cup, ""))]
-            rng.shuffle(pair)
-        else:
-            pair = rng.sample(CUPS.replace(cup, ""), 2)
-        a, b = pair
+def _swaps(rng: random.Random, cup: str, count: int) -> list[tuple[str, str, str, str]]:
+    """Draw swaps as (left, right, cup before, cup after)."""
+    out = []
+    for _ in range(count):
+        a, b = rng.sample(CUPS, 2)
         after = b if cup == a else a if cup == b else cup
-        swaps.append(f"{a} and {b}")
-        steps.append(f"{a}{b}:{cup}>{after}")
+        out.append((a, b, cup, after))
         cup = after
-    question = rng.choice(CUP_PHRASES).format(start, ", ".join(swaps))
-    return Draw(f"cups {start} {swaps}", question, cup, ",".join(steps))
+    return out
+
+
+def _cups(rng: random.Random, level: int) -> Draw:
+    start = rng.choice(CUPS)
+    while True:
+        swaps = _swaps(rng, start, CUP_STEPS[level])
+        # A ball that hardly moves could be found without following the swaps.
+        if level == 1 or sum(before != after for _, _, before, after in swaps) >= 2:
+            break
+    named = [f"{a} and {b}" for a, b, _, _ in swaps]
+    trace = ",".join(f"{a}{b}:{before}>{after}" for a, b, before, after in swaps)
+    question = rng.choice(CUP_PHRASES).format(start, ", ".join(named))
+    return Draw(f"cups {start} {named}", question, swaps[-1][3], trace)
 
 
 def _story(rng: random.Random, level: int) -> Draw:

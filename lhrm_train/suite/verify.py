@@ -111,11 +111,18 @@ def _letter(item: Item) -> str | None:
     return None if good else "wrong letter"
 
 
-def _compare(item: Item) -> str | None:
-    first, second = (int(n) for n in re.findall(r"\d+", item.question))
-    asked = first > second if re.search("larger|more", item.question) else first < second
-    answer = "yes" if asked else "no"
-    return None if answer == item.answer and item.trace.endswith(f"is {answer}") else "wrong choice"
+def _count(item: Item) -> str | None:
+    text = _capitals(item)
+    good = item.answer == str(len(text)) and _spelled(item.trace) == text and item.trace[-2:-1] == item.answer
+    return None if good else "wrong count"
+
+
+def _contains(item: Item) -> str | None:
+    text = _capitals(item)
+    wanted = re.findall(r"(?<![A-Z])[A-Z](?![A-Za-z])", item.question)[-1]
+    answer = "yes" if wanted in text else "no"
+    steps = ",".join(f"{letter}{'=' if letter == wanted else '-'}{wanted}" for letter in text)
+    return None if item.answer == answer and item.trace == f"{steps};{answer}" else "wrong search"
 
 
 def _extreme(item: Item) -> str | None:
@@ -149,7 +156,8 @@ _CHECKS = {
     "cups": _cups,
     "reverse": _reverse,
     "letter": _letter,
-    "compare": _compare,
+    "count": _count,
+    "contains": _contains,
     "extreme": _extreme,
     "parity": _parity,
     "facts": _fact,
