@@ -19,7 +19,7 @@ class ConfigError(ValueError):
 class HFTConfig:
     """Hybrid Fine-Tuning: supervised training on both modes, unpaired."""
 
-    steps: int = 3000
+    steps: int = 3400
     rows: int = 24
     row_length: int = 224
     think_share: float = 0.5

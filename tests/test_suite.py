@@ -71,7 +71,7 @@ def test_the_mix_is_as_documented():
     assert set(mix.WORKLOAD) == set(mix.CURRICULUM) == set(mix.KINDS)
     items = mix.fixed_items(4000, 1, "validation")
     contexts = Counter(item.context for item in items)
-    assert 0.22 < 1 - contexts["bare"] / len(items) < 0.28
+    assert 0.24 < 1 - contexts["bare"] / len(items) < 0.31
     assert set(contexts) == {"bare", "system", "turns", "system+turns"}
     turns = [sum(m.role == "assistant" for m in item.messages) for item in items if "turns" in item.context]
     assert set(turns) == {1, 2}

@@ -73,7 +73,7 @@ SYSTEM_MESSAGES = (
     "Be concise.",
     "You are a careful assistant. Give only the answer.",
 )
-CONTEXT_SHARE = 0.25
+CONTEXT_SHARE = 0.28
 SPLITS = ("train", "validation", "test")
 
 
@@ -123,7 +123,7 @@ def _context(rng: random.Random, style: str, split: str) -> list[Message]:
     if style in ("system", "system+turns"):
         messages.append(Message("system", rng.choice(SYSTEM_MESSAGES)))
     if style in ("turns", "system+turns"):
-        for _ in range(rng.choice((1, 2))):
+        for _ in range(rng.choices((1, 2), (0.4, 0.6))[0]):
             kind, level = _pick(rng, WORKLOAD)
             earlier = _draw_in_split(rng, kind, level, split)
             messages += [Message("user", earlier.question), Message("assistant", earlier.answer)]
@@ -152,7 +152,7 @@ def sample_item(rng: random.Random, split: str, weights: Mapping[str, float] = W
     kind, level = _pick(rng, weights)
     style = "bare"
     if rng.random() < CONTEXT_SHARE:
-        style = rng.choices(("system", "turns", "system+turns"), (0.45, 0.3, 0.25))[0]
+        style = rng.choices(("system", "turns", "system+turns"), (0.3, 0.35, 0.35))[0]
     return make_item(rng, kind, level, split, _context(rng, style, split), style)
 
 
