@@ -22,7 +22,8 @@ def test_every_trace_is_true_and_gives_the_answer(kind, level):
     ("name", "change"),
     [
         ("add", {"answer": "0"}),
-        ("add", {"trace": "1+1+0=03"}),
+        ("add", {"trace": "A1+1+0=03"}),
+        ("add", {"trace": "B1+1+0=02"}),
         ("multiply", {"trace": "nonsense"}),
         ("chain", {"answer": "x"}),
         ("cups", {"answer": "Z"}),

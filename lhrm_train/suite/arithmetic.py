@@ -1,10 +1,14 @@
-"""Addition of two integers, multiplication by one digit, and chains of operations modulo ten."""
+"""Addition of two integers, multiplication by one digit, and chains of operations modulo ten.
+
+Traces of sums and products go column by column from the right; a letter names the column (A is the units), so
+that a repeated digit is not mistaken for its neighbour.
+"""
 
 from __future__ import annotations
 
 import random
 
-from lhrm_train.suite.base import Draw, Kind, number
+from lhrm_train.suite.base import ALPHABET, Draw, Kind, number
 
 ADD_PHRASES = ("What is {}+{}?", "What is {} + {}?", "Add {} and {}.", "{} + {} = ?")
 MULTIPLY_PHRASES = ("What is {}*{}?", "What is {} * {}?", "Multiply {} by {}.")
@@ -27,7 +31,7 @@ def _add(rng: random.Random, level: int) -> Draw:
     for place in range(digits):
         x, y = a // 10**place % 10, b // 10**place % 10
         total = x + y + carry
-        steps.append(f"{x}+{y}+{carry}={total:02d}")
+        steps.append(f"{ALPHABET[place]}{x}+{y}+{carry}={total:02d}")
         carry = total // 10
     return Draw(f"add {min(a, b)} {max(a, b)}", rng.choice(ADD_PHRASES).format(a, b), str(a + b), ",".join(steps))
 
@@ -39,7 +43,7 @@ def _multiply(rng: random.Random, level: int) -> Draw:
     for place in range(digits):
         digit = a // 10**place % 10
         total = digit * b + carry
-        steps.append(f"{digit}*{b}={digit * b:02d}+{carry}={total:02d}")
+        steps.append(f"{ALPHABET[place]}{digit}*{b}={digit * b:02d}+{carry}={total:02d}")
         carry = total // 10
     return Draw(f"multiply {a} {b}", rng.choice(MULTIPLY_PHRASES).format(a, b), str(a * b), ",".join(steps))
 

@@ -50,17 +50,17 @@ WORKLOAD: dict[str, float] = {
 CURRICULUM: dict[str, float] = {
     "smalltalk": 0.02,
     "facts": 0.05,
-    "reverse": 0.12,
+    "reverse": 0.11,
     "letter": 0.04,
     "count": 0.04,
-    "contains": 0.06,
+    "contains": 0.05,
     "extreme": 0.09,
     "parity": 0.03,
-    "add": 0.16,
+    "add": 0.19,
     "multiply": 0.12,
     "chain": 0.08,
     "cups": 0.07,
-    "story": 0.12,
+    "story": 0.11,
 }
 # HFT also sees more of the sums to know by heart and of the levels with long traces.
 CURRICULUM_LEVELS = {1: 1.3, 2: 0.8, 3: 1.0, 4: 1.2, 5: 1.5}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from lhrm_train.suite.base import ALPHABET
 from lhrm_train.suite.mix import Item
 
 _STEP = re.compile(r"(\d+)([+*-])(\d+)(?:\+(\d+))?=(\d+)(?:\+(\d+)=(\d+))?")
@@ -49,7 +50,10 @@ def _columns(item: Item, pattern: re.Pattern[str], sign: str) -> str | None:
     match = pattern.search(item.question)
     if match is None or str(_operate(int(match[1]), sign, int(match[2]))) != item.answer:
         return "wrong answer"
-    problem = _false_step(item.trace)
+    steps = item.trace.split(",")
+    if [step[:1] for step in steps] != list(ALPHABET[: len(steps)]):
+        return "columns out of order"
+    problem = _false_step(",".join(step[1:] for step in steps))
     if problem is None and _column_digits(item.trace) != item.answer:
         problem = "columns do not give the answer"
     return problem
