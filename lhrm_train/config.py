@@ -69,8 +69,8 @@ class HGPOConfig:
     minibatches: int = 3
     epochs: int = 2
     grad_clip: float = 1.0
-    row_length: int = 288  # longest prompt and max_new_tokens
-    micro_rows: int = 40
+    row_length: int = 320  # longest prompt and max_new_tokens
+    micro_rows: int = 36
     save_every: int = 10
 
     def __post_init__(self) -> None:
