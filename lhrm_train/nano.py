@@ -16,8 +16,6 @@ from lhrm_train.suite import facts, mix, smalltalk
 PAD = "<|pad|>"
 SPECIAL = (PAD, TURN_START, TURN_END, *TAGS)
 CORPUS_ITEMS = 8000
-# Nearly greedy: what a request without a temperature gets.
-SERVING_TEMPERATURE = 0.1
 
 
 def _corpus() -> Iterator[str]:
@@ -89,9 +87,7 @@ def build_base(directory: Path, config: BaseConfig, seed: int) -> None:
             attention_dropout=0.0,
         )
     )
-    model.generation_config = GenerationConfig(
-        do_sample=True, temperature=SERVING_TEMPERATURE, eos_token_id=ids[TURN_END], pad_token_id=ids[PAD]
-    )
+    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ids[TURN_END], pad_token_id=ids[PAD])
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     fast.save_pretrained(directory)

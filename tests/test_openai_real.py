@@ -382,8 +382,9 @@ async def disconnects(api: httpx.AsyncClient) -> float:
 
 
 async def test_a_client_that_leaves_frees_the_engine(real_gateway, vllm_engine):
-    # Hot sampling, so that even a trained model rambles instead of ending its turn.
-    body = request("Hello!", stream=True, max_tokens=900, reasoning_effort="high") | {"temperature": 2}
+    # A chain far longer than any it was trained on keeps the model busy for hundreds of tokens.
+    long_chain = "Start at 4" + ", add 3" * 100 + ". Last digit?"
+    body = request(long_chain, stream=True, max_tokens=500, reasoning_effort="high")
     async with httpx.AsyncClient(timeout=30, base_url=real_gateway) as api:
         before = await disconnects(api)
         async with api.stream("POST", "/v1/chat/completions", json=body) as response:
