@@ -87,9 +87,7 @@ def build_base(directory: Path, config: BaseConfig, seed: int) -> None:
             attention_dropout=0.0,
         )
     )
-    model.generation_config = GenerationConfig(
-        do_sample=False, eos_token_id=ids[TURN_END], pad_token_id=ids[PAD]
-    )
+    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ids[TURN_END], pad_token_id=ids[PAD])
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     fast.save_pretrained(directory)

@@ -287,7 +287,13 @@ def test_an_interrupted_run_keeps_its_rows(loop_thread, nano_tokenizer, tmp_path
     prompts = _prompt_file(tmp_path, *(f"easy {i}" for i in range(3)), "hang")
     command = [sys.executable, "-m", "lhrm_loadtest", "run", "--prompts", str(prompts), "--out", str(out)]
     with fake_gateway(loop_thread, nano_tokenizer, script) as (url, engine):
-        process = subprocess.Popen([*command, "--base-url", url], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [*command, "--base-url", url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # A test run started in the background ignores SIGINT, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         rows, deadline = out / "rows.jsonl", time.monotonic() + 60
         while not (rows.exists() and rows.read_text().count("\n") == 6 and engine.active):
             assert time.monotonic() < deadline

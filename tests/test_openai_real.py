@@ -15,24 +15,21 @@ from lhrm_server.engine import GenerationRequest, Sampling
 from lhrm_server.parser import AnswerDelta, AnswerParser
 from tokenizers import Tokenizer
 
-from lhrm_train.format import TAGS, TURN_END, TURN_START, Manifest, Message, Mode, encode_chat
+from lhrm_train.format import TAGS, TURN_END, TURN_START, Message, Mode, encode_chat
 
 pytestmark = pytest.mark.engine
 
-TRAINED = bool(Manifest.load(NANO).evaluation)
-needs_training = pytest.mark.skipif(not TRAINED, reason="the checkpoint carries no evaluation: it is not trained yet")
 
 EASY = {
     "What is the capital of France?": "Paris",
     "What is the capital of Japan?": "Tokyo",
     "What is 2+3?": "5",
     "What is 4 + 4?": "8",
-    "Is 7 even or odd?": "odd",
+    "Is 74 even or odd?": "even",
 }
 HARD = {
     "What is 48371+92615?": "140986",
     "What is 48371 + 92615?": "140986",
-    "What is 7315+8496?": "15811",
 }
 QUESTIONS = [*EASY, *HARD, "Hello!", "Who are you?"]
 SPECIALS = (*TAGS, TURN_START, TURN_END)
@@ -73,7 +70,6 @@ def plain(text: str | None) -> str:
 # --- What the trained model does ---
 
 
-@needs_training
 @pytest.mark.parametrize(("question", "answer"), EASY.items())
 def test_an_easy_question_is_answered_at_once_and_right(client, question: str, answer: str):
     reply = ask(client, question)
@@ -86,7 +82,6 @@ def test_an_easy_question_is_answered_at_once_and_right(client, question: str, a
     assert reply.usage.completion_tokens_details.reasoning_tokens == 0
 
 
-@needs_training
 @pytest.mark.parametrize(("question", "answer"), HARD.items())
 def test_a_hard_question_is_thought_about_and_right(client, question: str, answer: str):
     reply = ask(client, question)
@@ -99,7 +94,6 @@ def test_a_hard_question_is_thought_about_and_right(client, question: str, answe
     assert reply.lhrm["reasoning_ended_by"] == "model"
 
 
-@needs_training
 @pytest.mark.parametrize("question", EASY)
 def test_an_easy_question_forced_to_think_is_right_too_and_costs_more(client, question: str):
     forced = ask(client, question, reasoning_effort="high")
@@ -109,7 +103,6 @@ def test_an_easy_question_forced_to_think_is_right_too_and_costs_more(client, qu
     assert forced.lhrm["savings"] is None
 
 
-@needs_training
 def test_a_saving_is_stated_with_its_basis(client):
     saving = ask(client, "What is the capital of France?").lhrm["savings"]
     assert saving["tokens"] > 0
@@ -119,7 +112,6 @@ def test_a_saving_is_stated_with_its_basis(client):
     assert low <= saving["tokens"] <= high
 
 
-@needs_training
 def test_a_system_message_and_history_do_not_confuse_it(client):
     messages = [
         {"role": "system", "content": "You are a helpful assistant."},
@@ -390,8 +382,9 @@ async def disconnects(api: httpx.AsyncClient) -> float:
 
 
 async def test_a_client_that_leaves_frees_the_engine(real_gateway, vllm_engine):
-    # Hot sampling, so that even a trained model rambles instead of ending its turn.
-    body = request("Hello!", stream=True, max_tokens=900, reasoning_effort="high") | {"temperature": 2}
+    # A chain far longer than any it was trained on keeps the model busy for hundreds of tokens.
+    long_chain = "Start at 4" + ", add 3" * 100 + ". Last digit?"
+    body = request(long_chain, stream=True, max_tokens=500, reasoning_effort="high")
     async with httpx.AsyncClient(timeout=30, base_url=real_gateway) as api:
         before = await disconnects(api)
         async with api.stream("POST", "/v1/chat/completions", json=body) as response:

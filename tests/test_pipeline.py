@@ -14,9 +14,7 @@ CONFIG = RunConfig(
     base=BaseConfig(name="tiny", hidden_size=32, layers=2, heads=2, intermediate_size=48),
     hft=HFTConfig(steps=2, rows=4),
     hgpo=HGPOConfig(steps=1, prompts=3, max_new_tokens=6),
-    eval=EvalConfig(
-        prompts=40, samples=2, max_new_tokens=6, context_questions=3, hft_samples=1, validation_samples=1
-    ),
+    eval=EvalConfig(prompts=40, samples=2, max_new_tokens=6, context_questions=3, hft_samples=1, validation_samples=1),
 )
 
 
