@@ -19,7 +19,7 @@ help: ## list the targets
 setup: ## make .venv with what serving and training need (CUDA build of vLLM where there is a GPU)
 	@$(SETUP)
 
-setup-dev: ## the same, and the development tools
+setup-dev: ## the same, what training on other bases and data needs, and the development tools
 	@$(SETUP) --dev
 
 serve: setup ## serve MODEL on HOST:PORT
@@ -33,11 +33,11 @@ check: setup-dev ## lint, format, types
 test: setup-dev check ## check, then the core test suite, real vLLM included
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-train-nano: setup ## train models/lhrm-nano from nothing
-	$(BIN)/python -m lhrm_train nano
+train-nano: setup ## train the nano from nothing, in runs/nano
+	$(BIN)/python -m lhrm_train run nano --out runs/nano
 
 eval-nano: setup ## evaluate models/lhrm-nano on the test split
-	$(BIN)/python -m lhrm_train eval-nano
+	$(BIN)/python -m lhrm_train eval --model models/lhrm-nano --data suite --out runs/eval-nano
 
 loadtest: setup ## paired load test against a running server: auto against always-think
 	$(BIN)/python -m lhrm_loadtest run --base-url "http://$(HOST):$(PORT)"

@@ -7,29 +7,47 @@ import os
 import sys
 from pathlib import Path
 
-from lhrm_train.config import ConfigError, RunConfig, load_config
+from lhrm_train.config import ConfigError, RunConfig, load_config, recipe_names
+from lhrm_train.format import FormatError
 
 # Without these, glibc returns freed tensors to the kernel and page faults take most of a CPU run.
 ALLOCATOR = "glibc.malloc.mmap_threshold=2147483648:glibc.malloc.trim_threshold=8589934592:glibc.malloc.mmap_max=0"
+INTERRUPTED = 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lhrm-train", description="Train and evaluate LHRM checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
-    nano = commands.add_parser("nano", help="train the nano from nothing: base, HFT, HGPO, evaluation")
-    nano.add_argument("--out", type=Path, default=Path("runs/nano"), help="run directory; an unfinished run resumes")
-    nano.add_argument("--hft", type=Path, help="start from this HFT checkpoint")
-    check = commands.add_parser("eval-nano", help="evaluate a nano checkpoint on the test split")
-    check.add_argument("--model", type=Path, default=Path("models/lhrm-nano"), help="checkpoint directory")
-    check.add_argument("--out", type=Path, default=Path("runs/eval-nano"), help="raw rows, report and plot")
-    publish = commands.add_parser("publish", help="choose the best run on validation and write it with its card")
+
+    init = commands.add_parser("init", help="make any causal LM hybrid-ready: tags, chat template, lhrm.json")
+    init.add_argument("--base", required=True, help="directory, GGUF file or hub name")
+    init.add_argument("--out", type=Path, required=True, help="directory of the new checkpoint")
+    init.add_argument("--name", help="name of the model; default: that of the base")
+    init.add_argument("--seed", type=int, default=0, help="of the noise on the new embeddings")
+
+    run = commands.add_parser("run", help="base, HFT, HGPO, evaluation; an unfinished run goes on")
+    run.add_argument("config", help=f"TOML file, or a recipe: {', '.join(recipe_names())}")
+    run.add_argument("--out", type=Path, help="run directory; default: runs/NAME")
+    run.add_argument("--hft", type=Path, help="start HGPO from this HFT checkpoint")
+    run.add_argument("--dry-run", action="store_true", help="build everything, print estimates, train nothing")
+
+    check = commands.add_parser("eval", help="accuracy, tokens and Hybrid Accuracy of a checkpoint or a server")
+    what = check.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", type=Path, help="checkpoint directory")
+    what.add_argument("--url", help="base URL of a running server; its key, if any, from LHRM_API_KEY")
+    check.add_argument("--data", required=True, help="suite, a JSON lines file, or gym:NAME of reasoning-gym")
+    check.add_argument("--out", type=Path, required=True, help="raw rows, report and plots; goes on if stopped")
+    check.add_argument("--config", help="TOML file or recipe with the settings")
+
+    publish = commands.add_parser("publish", help="choose the best suite run on validation and write it with its card")
     publish.add_argument("runs", type=Path, nargs="+", help="finished run directories")
     publish.add_argument("--into", type=Path, default=Path("models/lhrm-nano"), help="target directory")
-    prompts = commands.add_parser("prompts", help="write test prompts for the load test")
+    publish.add_argument("--config", help="TOML file or recipe with the settings")
+
+    prompts = commands.add_parser("prompts", help="write test prompts of the suite for the load test")
     prompts.add_argument("--count", type=int, default=50)
     prompts.add_argument("--out", type=Path, required=True, help="JSON lines file")
-    for command in (nano, check, publish):
-        command.add_argument("--config", type=Path, help="TOML file with the run's settings")
+    for command in (run, check, publish):
         command.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one setting")
     return parser
 
@@ -41,41 +59,67 @@ def _tune_process(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def _run(arguments: argparse.Namespace, config: RunConfig) -> str:
-    from lhrm_train.pipeline import evaluate_run, run_nano, write_report
+    if arguments.command == "run":
+        from lhrm_train.dry_run import dry_run
+        from lhrm_train.pipeline import run
+
+        if arguments.dry_run:
+            return dry_run(config, arguments.hft)
+        return run(arguments.out or Path("runs") / config.base.name, config, arguments.hft)
+    if arguments.command == "eval":
+        from lhrm_train.evaluation import run_evaluation
+
+        key = os.environ.get("LHRM_API_KEY")
+        return run_evaluation(arguments.model, arguments.url, arguments.data, arguments.out, config, key)
     from lhrm_train.publish import publish
 
-    if arguments.command == "nano":
-        return run_nano(arguments.out, config, arguments.hft)
-    if arguments.command == "eval-nano":
-        evaluate_run(arguments.model, arguments.out, config.eval)
-        return write_report(arguments.out, config.eval)
     return publish(arguments.runs, arguments.into, config)
+
+
+def _light(arguments: argparse.Namespace) -> str:
+    if arguments.command == "prompts":
+        from lhrm_train.suite.export import write_prompts
+
+        write_prompts(arguments.out, arguments.count)
+        return f"prompts={arguments.count}"
+    from lhrm_train.init import init_base
+
+    return f"checkpoint={init_base(arguments.base, arguments.out, arguments.name, arguments.seed)}"
 
 
 def main() -> int:
     """Run the command line; returns the exit status."""
     arguments = _parser().parse_args()
-    if arguments.command == "prompts":
-        from lhrm_train.suite.export import write_prompts
-
-        write_prompts(arguments.out, arguments.count)
-        return 0
     try:
+        if arguments.command in ("prompts", "init"):
+            print(_light(arguments))
+            return 0
         config = load_config(arguments.config, arguments.set)
-    except ConfigError as exc:
+        import torch  # noqa: F401
+    except (ConfigError, FormatError) as exc:
         print(f"lhrm-train: {exc}", file=sys.stderr)
         return 2
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        print("lhrm-train: torch is missing; install the extra: pip install 'lhrm[train]'", file=sys.stderr)
+    except ImportError as exc:
+        print(f"lhrm-train: {exc.name} is missing; install the extra: pip install 'lhrm[train]'", file=sys.stderr)
         return 1
     _tune_process(config.threads)
-    print(_run(arguments, config))
+    from lhrm_train.errors import USER_ERRORS
+    from lhrm_train.stop import InterruptedRunError
+
+    try:
+        text = _run(arguments, config)
+        # Under a launcher of several processes the first one speaks.
+        if os.environ.get("RANK", "0") == "0":
+            print(text)
+    except InterruptedRunError as exc:
+        print(f"lhrm-train: {exc}; the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    except USER_ERRORS as exc:
+        print(f"lhrm-train: {exc}", file=sys.stderr)
+        return 1
     return 0
 
 

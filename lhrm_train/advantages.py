@@ -7,11 +7,23 @@ invalid rollout (its scorer failed): it is left out of every mean and gets advan
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 THINK, NO_THINK = 0, 1
+Ties = Literal["all", "first", "shortest"]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The scored rollouts of one step. `reference_P` is the reference's mean score in think mode, where asked for."""
+
+    scores_PGN: Tensor
+    tokens_PGN: Tensor
+    delta_P: Tensor
+    reference_P: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -20,8 +32,6 @@ class Advantages:
 
     response_PGN: Tensor
     decision_PGN: Tensor
-    think_wins_P: Tensor
-    both_fail_P: Tensor
 
 
 def normalise(values: Tensor) -> Tensor:
@@ -35,17 +45,39 @@ def normalise(values: Tensor) -> Tensor:
     return torch.where(std > 0, centred / std.clamp(min=1e-12), torch.zeros_like(centred))
 
 
-def intra_rewards(scores_PGN: Tensor) -> Tensor:
-    """Return 1 for a rollout that reaches the best score of its own mode, else 0; every tied best gets 1."""
-    best = scores_PGN.nan_to_num(nan=-torch.inf).amax(-1, keepdim=True)
-    rewards = (scores_PGN == best).to(scores_PGN.dtype)
+def intra_rewards(scores_PGN: Tensor, tokens_PGN: Tensor, ties: Ties) -> Tensor:
+    """Return 1 for the rollouts that reach the best score of their own mode, else 0.
+
+    `ties`: all of them, the first (the paper's argmax), or those of the fewest tokens.
+    """
+    best = scores_PGN == scores_PGN.nan_to_num(nan=-torch.inf).amax(-1, keepdim=True)
+    if ties == "first":
+        best = best & (best.cumsum(-1) == 1)
+    elif ties == "shortest":
+        length = torch.where(best, tokens_PGN, torch.full_like(tokens_PGN, torch.inf))
+        best = best & (length == length.amin(-1, keepdim=True))
+    rewards = best.to(scores_PGN.dtype)
     return torch.where(scores_PGN.isnan(), torch.full_like(rewards, torch.nan), rewards)
 
 
-def think_wins(scores_PGN: Tensor, delta: float) -> Tensor:
-    """Tell per prompt whether think's mean score exceeds no-think's by more than `delta` (P,)."""
-    means_PG = scores_PGN.nanmean(-1)
-    return means_PG[:, THINK] > means_PG[:, NO_THINK] + delta
+def mode_means(values_PGN: Tensor) -> Tensor:
+    """Return the mean per prompt and mode (P, G), NaN ignored."""
+    return values_PGN.double().nanmean(-1)  # so that a margin of .2 between .7 and .5 is not a rounding error
+
+
+def think_wins(groups: Groups, token_price: float) -> Tensor:
+    """Tell per prompt whether think's mean score exceeds no-think's by more than its margin (P,).
+
+    The margin is delta + token_price * (tokens of think - tokens of no-think).
+    """
+    score_PG, tokens_PG = mode_means(groups.scores_PGN), mode_means(groups.tokens_PGN)
+    margin_P = groups.delta_P + token_price * (tokens_PG[:, THINK] - tokens_PG[:, NO_THINK])
+    return score_PG[:, THINK] > score_PG[:, NO_THINK] + margin_P
+
+
+def both_fail(scores_PGN: Tensor) -> Tensor:
+    """Tell per prompt whether no rollout of either mode scores above 0 (P,)."""
+    return (scores_PGN.nan_to_num() <= 0).flatten(1).all(-1)
 
 
 def inter_rewards(wins_P: Tensor, shape: torch.Size) -> Tensor:
@@ -54,18 +86,6 @@ def inter_rewards(wins_P: Tensor, shape: torch.Size) -> Tensor:
     return rewards_PG[:, :, None].expand(shape)
 
 
-def hgpo(scores_PGN: Tensor, alpha: float, delta: float, mask_both_fail: bool) -> Advantages:
-    """Combine both terms: the response gets the intra term, the opening tag gets both.
-
-    With `mask_both_fail` the tag gets no inter term where neither mode scores above 0.
-    """
-    intra_PGN = normalise(intra_rewards(scores_PGN))
-    wins_P = think_wins(scores_PGN, delta)
-    rewards_PGN = inter_rewards(wins_P, scores_PGN.shape)
-    inter_PGN = normalise(rewards_PGN.flatten(1)).view_as(scores_PGN)
-    fail_P = (scores_PGN.nan_to_num() <= 0).flatten(1).all(-1)
-    if mask_both_fail:
-        inter_PGN = torch.where(fail_P[:, None, None], torch.zeros_like(inter_PGN), inter_PGN)
-    decision_PGN = intra_PGN + alpha * inter_PGN
-    decision_PGN = torch.where(scores_PGN.isnan(), torch.zeros_like(decision_PGN), decision_PGN)
-    return Advantages(intra_PGN, decision_PGN, wins_P, fail_P)
+def drop_invalid(advantages_PGN: Tensor, scores_PGN: Tensor) -> Tensor:
+    """Return the advantages with 0 for invalid rollouts."""
+    return torch.where(scores_PGN.isnan(), torch.zeros_like(advantages_PGN), advantages_PGN)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from lhrm_train.evaluate import Row
 from lhrm_train.format import SavingsBin, SavingsCalibration
+from lhrm_train.rows import Row
 
 P_EDGES = (0.0, 0.05, 0.2, 0.5)
 LENGTH_EDGES = (0, 16, 20, 26, 36, 64, 1 << 30)
@@ -23,10 +23,16 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
+def _paired(row: Row) -> bool:
+    pairs = zip(row.think.tokens, row.no_think.tokens, strict=True)
+    return any(think is not None and no_think is not None for think, no_think in pairs)
+
+
 def _bin(rows: Sequence[Row], p_range: tuple[float, float], lengths: tuple[int, int]) -> SavingsBin:
-    think = [float(t) for row in rows for t in row.think.tokens]
-    no_think = [float(t) for row in rows for t in row.no_think.tokens]
-    saving = [float(t - y) for row in rows for t, y in zip(row.think.tokens, row.no_think.tokens, strict=True)]
+    think = [float(t) for row in rows for t in row.think.tokens if t is not None]
+    no_think = [float(t) for row in rows for t in row.no_think.tokens if t is not None]
+    pairs = [pair for row in rows for pair in zip(row.think.tokens, row.no_think.tokens, strict=True)]
+    saving = [float(t - y) for t, y in pairs if t is not None and y is not None]
     tail = (1 - CONFIDENCE) / 2
     return SavingsBin(
         p_think=p_range,
@@ -59,12 +65,13 @@ def _length_ranges(rows: Sequence[Row]) -> list[tuple[int, int]]:
 def calibrate(rows: Sequence[Row]) -> SavingsCalibration | None:
     """Bin the paired token counts of no_think prompts by P(think) and prompt length.
 
-    Bins under MIN_PROMPTS are merged or left out; None when no bin is large enough.
+    Rows that lack an answer in one mode are left out. Bins under MIN_PROMPTS are merged or left out; None when
+    no bin is large enough.
     """
-    mine = [row for row in rows if not row.chooses_think]
+    mine = [row for row in rows if not row.chooses_think and _paired(row)]
     bins = []
     for low, high in itertools.pairwise(P_EDGES):
-        part = [row for row in mine if low <= row.p_think < high]
+        part = [row for row in mine if row.p_think is not None and low <= row.p_think < high]
         for first, last in _length_ranges(part):
             held = [row for row in part if first <= row.prompt_tokens < last]
             bins.append(_bin(held, (low, high), (first, last)))

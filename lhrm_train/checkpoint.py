@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,9 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 STATE_NAME = "state.pt"
 
 
-def load_model(directory: Path) -> PreTrainedModel:
-    """Load a causal LM in fp32 (the master weights); compute runs under bf16 autocast."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="sdpa"
-    )
+def load_model(directory: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a causal LM, by default in fp32 (the master weights); compute runs under bf16 autocast."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="sdpa")
     return model
 
 
@@ -30,7 +29,11 @@ def _replace_directory(target: Path, write: Callable[[Path], None]) -> None:
     fresh = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    write(fresh)
+    try:
+        write(fresh)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)  # a full disk must not stay full
+        raise
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     if target.exists():
         target.rename(old)
@@ -38,20 +41,50 @@ def _replace_directory(target: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def save_checkpoint(model: PreTrainedModel, manifest: Manifest, source: Path, target: Path) -> None:
-    """Write a serving checkpoint (bf16 weights, tokenizer of `source`, manifest last) to `target`."""
+def _bf16_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    # Tensors that share memory keep sharing it: save_pretrained then writes a tied head only once.
+    copies: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    state = {}
+    for name, value in model.state_dict().items():
+        key = (value.data_ptr(), value.shape)
+        if key not in copies:
+            copies[key] = value.to(torch.bfloat16) if value.is_floating_point() else value
+        state[name] = copies[key]
+    return state
+
+
+def write_checkpoint(
+    model: PreTrainedModel, manifest: Manifest, write_tokenizer: Callable[[Path], object], target: Path
+) -> None:
+    """Write a serving checkpoint to `target`, complete or not at all: bf16 weights, the files that
+    `write_tokenizer` puts into the folder it is given, manifest last.
+    """
 
     def write(fresh: Path) -> None:
-        state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
+        model.save_pretrained(fresh, state_dict=_bf16_state(model))
         model.config.dtype = torch.bfloat16
-        model.save_pretrained(fresh, state_dict=state)
-        for name in TOKENIZER_FILES:
-            shutil.copyfile(source / name, fresh / name)
+        model.config.save_pretrained(fresh)  # again: save_pretrained noted the dtype of the model, not of the file
+        write_tokenizer(fresh)
         for path in fresh.iterdir():
             path.chmod(0o644)  # safetensors writes 0600, which another user could not serve
         manifest.save(fresh)
 
     _replace_directory(target, write)
+
+
+def save_checkpoint(model: PreTrainedModel, manifest: Manifest, source: Path, target: Path) -> None:
+    """Write a serving checkpoint (bf16 weights, tokenizer of `source`, manifest last) to `target`."""
+
+    def copy_tokenizer(fresh: Path) -> None:
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(source / name, fresh / name)
+
+    write_checkpoint(model, manifest, copy_tokenizer, target)
+
+
+def stage_manifest(source: Path, recipe: dict[str, object]) -> Manifest:
+    """Return the manifest of a checkpoint trained from `source`, whose own evaluation no longer holds."""
+    return replace(Manifest.load(source), recipe=recipe, evaluation={}, savings_calibration=None)
 
 
 def is_checkpoint(directory: Path) -> bool:
@@ -60,10 +93,15 @@ def is_checkpoint(directory: Path) -> bool:
 
 
 def save_state(directory: Path, state: dict[str, Any]) -> None:
-    """Write a training state that replaces the previous one in one step."""
+    """Write a training state, torch's random state included, that replaces the previous one in one step."""
     directory.mkdir(parents=True, exist_ok=True)
+    rng = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
     fresh = directory / f"{STATE_NAME}.tmp"
-    torch.save({**state, "torch_rng": torch.get_rng_state()}, fresh)
+    try:
+        torch.save({**state, "rng": rng}, fresh)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
     fresh.replace(directory / STATE_NAME)
 
 
@@ -72,6 +110,8 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     path = directory / STATE_NAME
     if not path.is_file():
         return None
-    state: dict[str, Any] = torch.load(path, weights_only=False)
-    torch.set_rng_state(state["torch_rng"])
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+    torch.set_rng_state(state["rng"]["cpu"])
+    if state["rng"]["cuda"]:
+        torch.cuda.set_rng_state_all(state["rng"]["cuda"])
     return state

@@ -5,6 +5,7 @@ Axes: B rows, T positions of a row, M trained tokens of a batch (completion toke
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,10 @@ class Batch:
     target_M: Tensor
     sample_M: Tensor
     decision_M: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on `device`."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)})
 
     @property
     def trained_tokens(self) -> int:

@@ -8,6 +8,7 @@ the prompt, so the opening tag always belongs to the prompt and never to the com
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -46,6 +47,8 @@ def _byte_characters() -> dict[str, int]:
 
 
 _BYTE_OF: Mapping[str, int] = MappingProxyType(_byte_characters())
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SPACE_MARK = "\u2581"
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,8 @@ class ChatTokenizer:
         self._template = Tokenizer.from_str(tokenizer_json)
         self._content = Tokenizer.from_str(tokenizer_json)
         self._content.encode_special_tokens = True
+        # SentencePiece vocabularies spell text plainly, with a mark for the space and <0x0A> for a lone byte.
+        self._byte_fallback = "ByteFallback" in json.dumps(json.loads(tokenizer_json).get("decoder"))
         for tokenizer in (self._template, self._content):
             tokenizer.no_padding()
             tokenizer.no_truncation()
@@ -215,11 +220,15 @@ class ChatTokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes that one id stands for; an id without a token stands for none.
 
-        Joining the bytes of many ids and decoding them gives what `decode` gives.
+        Joining the bytes of many ids and decoding them gives what `decode` gives; only malformed UTF-8 may
+        become a different number of U+FFFD where the vocabulary has byte fallback.
         """
         token = self._template.id_to_token(token_id)
         if token is None:
             return b""
+        if self._byte_fallback:
+            byte = _BYTE_TOKEN.fullmatch(token)
+            return bytes([int(byte[1], 16)]) if byte else token.replace(_SPACE_MARK, " ").encode("utf-8")
         if all(character in _BYTE_OF for character in token):
             return bytes(_BYTE_OF[character] for character in token)
         return token.encode("utf-8")

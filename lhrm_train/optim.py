@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -16,7 +17,14 @@ class Optimizers:
     """A set of torch optimisers stepped together with one learning-rate scale."""
 
     def __init__(
-        self, model: nn.Module, lr: float, betas: tuple[float, float], muon_lr: float, grad_clip: float
+        self,
+        model: nn.Module,
+        lr: float,
+        betas: tuple[float, float],
+        grad_clip: float,
+        *,
+        muon_lr: float = 0.0,
+        weight_decay: float = 0.0,
     ) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         matrices = [p for name, p in named if muon_lr and p.ndim == 2 and ".layers." in name]
@@ -24,7 +32,9 @@ class Optimizers:
         rest = [p for _, p in named if id(p) not in chosen]
         self.parameters = [p for _, p in named]
         self.grad_clip = grad_clip
-        self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=0.0)]
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=weight_decay)
+        ]
         if matrices:
             self.parts.append(torch.optim.Muon(matrices, lr=muon_lr, weight_decay=0.01))
         self._base = [part.param_groups[0]["lr"] for part in self.parts]
@@ -35,7 +45,7 @@ class Optimizers:
         Raises NonFiniteLossError before anything is changed.
         """
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
-        if not torch.isfinite(norm) or loss != loss:
+        if not (math.isfinite(loss) and torch.isfinite(norm)):
             raise NonFiniteLossError(f"loss {loss}, gradient norm {norm.item()}")
         for part, base in zip(self.parts, self._base, strict=True):
             part.param_groups[0]["lr"] = base * scale
@@ -58,3 +68,8 @@ def trapezoid(progress: float, constant_share: float, final_share: float) -> flo
     if progress < constant_share:
         return 1.0
     return max(final_share, (1.0 - progress) / (1.0 - constant_share))
+
+
+def cosine(progress: float, final_share: float) -> float:
+    """Learning-rate scale: half a cosine from 1 down to `final_share`."""
+    return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -1,40 +1,30 @@
-"""The nano run from nothing: base, HFT, HGPO, evaluation; every finished stage is skipped on a second call."""
+"""A run from a base to an evaluated checkpoint; every finished stage is skipped on a second call."""
 
 from __future__ import annotations
 
 import json
 import platform
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from lhrm_train.calibration import calibrate
 from lhrm_train.checkpoint import is_checkpoint
-from lhrm_train.config import EvalConfig, RunConfig
-from lhrm_train.evaluate import (
-    ContextRow,
-    Row,
-    context_rows,
-    evaluate,
-    load_for_evaluation,
-    read_context_rows,
-    read_rows,
-    write_rows,
-)
-from lhrm_train.format import Manifest
+from lhrm_train.config import ConfigError, RunConfig
+from lhrm_train.devices import accelerator
+from lhrm_train.evaluate import evaluate
+from lhrm_train.evaluation import evaluate_files
+from lhrm_train.format import ChatTokenizer
+from lhrm_train.init import init_base
 from lhrm_train.nano import build_base
-from lhrm_train.plots import plot_curves, plot_difficulty
-from lhrm_train.report import (
-    baseline_lines,
-    context_accuracy,
-    detail_table,
-    key_figures,
-    key_line,
-    overall_table,
-)
+from lhrm_train.plots import plot_curves
+from lhrm_train.run_card import write_run_card
+from lhrm_train.streams import demonstration_data, problem_data
+from lhrm_train.suite_report import evaluate_run, finish_manifest, rows_once, write_report
 from lhrm_train.train_hft import train_hft
 from lhrm_train.train_hgpo import train_hgpo
 
@@ -83,8 +73,11 @@ class _Stages:
         self._path = out / "run.json"
         self._record = {"config": asdict(config), "environment": _environment(), "seconds": {}}
         if self._path.is_file():
-            self._record["seconds"] = json.loads(self._path.read_text(encoding="utf-8"))["seconds"]
+            before = json.loads(self._path.read_text(encoding="utf-8"))
+            self._record["seconds"] = before["seconds"]
+            _refuse_other_settings(self._path, before["config"], json.loads(json.dumps(asdict(config))))
         out.mkdir(parents=True, exist_ok=True)
+        self._main = accelerator().is_main_process
         self._write()
 
     def run(self, name: str, work: Callable[[], object]) -> None:
@@ -96,89 +89,98 @@ class _Stages:
         self._write()
 
     def _write(self) -> None:
-        self._path.write_text(json.dumps(self._record, indent=1) + "\n", encoding="utf-8")
+        if self._main:
+            self._path.write_text(json.dumps(self._record, indent=1) + "\n", encoding="utf-8")
 
 
-def _rows_once(path: Path, make: Callable[[], Sequence[Row | ContextRow]]) -> None:
-    if not path.is_file():
-        write_rows(path, make())
+def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any], where: str = "") -> None:
+    """Raise ConfigError if a run would go on with other settings than those of its finished stages."""
+    for name in sorted(old.keys() | new.keys()):
+        if where + name in ("threads", "stages", "eval"):
+            continue
+        one, two = old.get(name), new.get(name)
+        if isinstance(one, dict) and isinstance(two, dict):
+            _refuse_other_settings(path, one, two, f"{where}{name}.")
+        elif one != two:
+            raise ConfigError(f"{path} was made with {where}{name} = {one!r}, not {two!r}: use another --out")
 
 
-def _context_eval(checkpoint: Path, config: EvalConfig) -> list[ContextRow]:
-    lm, tokenizer = load_for_evaluation(checkpoint)
-    return context_rows(lm, tokenizer, config, config.context_questions)
+def _make_base(out: Path, config: RunConfig, stages: _Stages) -> Path:
+    """Return the hybrid-ready base: the given checkpoint, one made from the given model, or a random one."""
+    target, path = RunFiles(out).base, config.base.path
+    if path and is_checkpoint(Path(path)):
+        return Path(path)
+    if not is_checkpoint(target):
+        if path:
+            stages.run("base", lambda: init_base(path, target, config.base.name, config.hft_seed))
+        else:
+            stages.run("base", lambda: build_base(target, config.base, config.hft_seed))
+    return target
 
 
-def validation_config(config: EvalConfig) -> EvalConfig:
-    """Return the settings of the validation rows, which choose the shipped seed and calibrate savings."""
-    return replace(config, split="validation", samples=config.validation_samples, prompts=config.prompts // 2)
+def _note_data(out: Path, **parts: Any) -> None:
+    """Say what was read and what was left out, and keep it beside the stage's curves."""
+    if not accelerator().is_main_process:
+        return
+    known = {name: part if isinstance(part, int) else asdict(part) for name, part in parts.items() if part is not None}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "data.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    print(f"{out.name} data: {json.dumps(known)}", file=sys.stderr)
 
 
-def evaluate_run(checkpoint: Path, rows: Path, config: EvalConfig) -> None:
-    """Write the validation, test and context rows of a checkpoint; existing files are kept."""
-    _rows_once(rows / "validation.jsonl.gz", lambda: evaluate(checkpoint, validation_config(config)))
-    _rows_once(rows / "test.jsonl.gz", lambda: evaluate(checkpoint, config))
-    _rows_once(rows / "contexts.jsonl.gz", lambda: _context_eval(checkpoint, config))
+def _run_hft(base: Path, out: Path, config: RunConfig, recipe: dict[str, object]) -> None:
+    processes = accelerator().num_processes
+    data = demonstration_data(ChatTokenizer.load(base), config.data, config.hft, config.hft_seed, processes)
+    _note_data(out, cleaning=data.cleaning, mixture=data.mixture)
+    train_hft(base, out, data.config, data.stream, config.hft_seed, recipe)
+    if accelerator().is_main_process:
+        plot_curves(out / "metrics.jsonl", ("loss",), out / "curves.png", 20)
 
 
-def figures_of(rows: Path, config: EvalConfig) -> dict[str, float]:
-    """Return the key figures of a folder of raw rows."""
-    figures = key_figures(read_rows(rows / "test.jsonl.gz"), config.margin)
-    contexts = context_accuracy(read_context_rows(rows / "contexts.jsonl.gz"))
-    figures |= {f"accuracy_{name.replace(' ', '_')}": round(value, 4) for name, value in contexts.items()}
-    hft = rows / "hft_test.jsonl.gz"
-    if hft.is_file():
-        before = key_figures(read_rows(hft), config.margin)
-        figures |= {
-            "hft_accuracy_think": before["accuracy_think"],
-            "hft_think_rate": before["think_rate"],
-            "hft_hacc": before["hacc"],
-        }
-    return figures
+def _run_hgpo(init: Path, out: Path, config: RunConfig, recipe: dict[str, object]) -> None:
+    data = problem_data(ChatTokenizer.load(init), config.prompts, config.hgpo, config.hgpo_seed)
+    _note_data(out, cleaning=data.cleaning, prompts_too_long=data.too_long)
+    train_hgpo(init, out, config.hgpo, config.reward, data.stream, config.hgpo_seed, recipe)
+    if accelerator().is_main_process:
+        plot_curves(out / "metrics.jsonl", ("agreement", "think_rate", "accuracy_think"), out / "curves.png", 3)
 
 
-def report_text(rows: Path, config: EvalConfig) -> str:
-    """Return the Markdown report of a folder of raw rows."""
-    test = read_rows(rows / "test.jsonl.gz")
-    contexts = context_accuracy(read_context_rows(rows / "contexts.jsonl.gz"))
-    parts = [overall_table(test, config.margin), baseline_lines(test, config.margin)]
-    lines = ["| context | free-choice accuracy |", "|---|---|"]
-    parts.append("\n".join(lines + [f"| {name} | {value:.3f} |" for name, value in contexts.items()]))
-    parts.append(detail_table(test, config.margin))
-    return "\n\n".join(parts) + "\n"
+def _run_eval(start: Path | None, final: Path, out: Path, config: RunConfig) -> str:
+    rows = RunFiles(out).rows
+    if config.test.source != "suite":
+        return evaluate_files(final, rows, config)
+    if start is not None:
+        before = replace(config.eval, samples=config.eval.hft_samples)
+        rows_once(rows / "hft_test.jsonl.gz", lambda: evaluate(start, before))
+    evaluate_run(final, rows, config.eval)
+    finish_manifest(final, rows, config.eval)
+    return write_report(rows, config.eval)
 
 
-def write_report(rows: Path, config: EvalConfig) -> str:
-    """Derive report.md and difficulty.png from the raw rows; return the report followed by the key line."""
-    text = report_text(rows, config)
-    (rows / "report.md").write_text(text, encoding="utf-8")
-    plot_difficulty(read_rows(rows / "test.jsonl.gz"), config.margin, rows / "difficulty.png")
-    return text + "\n" + key_line(figures_of(rows, config))
+def run(out: Path, config: RunConfig, hft: Path | None = None) -> str:
+    """Run the stages of `config` and return the report. `hft` starts HGPO from a finished HFT checkpoint instead.
 
-
-def finish_manifest(checkpoint: Path, rows: Path, config: EvalConfig) -> None:
-    """Write the evaluation figures and the savings calibration into the checkpoint's manifest."""
-    calibration = calibrate(read_rows(rows / "validation.jsonl.gz"))
-    evaluation = {"split": config.split, "samples_per_mode": config.samples, **figures_of(rows, config)}
-    manifest = Manifest.load(checkpoint)
-    replace(manifest, evaluation=evaluation, savings_calibration=calibration).save(checkpoint)
-
-
-def run_nano(out: Path, config: RunConfig, hft: Path | None = None) -> str:
-    """Run every stage and return the report. `hft` starts from a finished HFT checkpoint instead."""
+    Raises InterruptedRunError after saving when asked to stop; the same call goes on from there.
+    """
     files, stages = RunFiles(out), _Stages(out, config)
     recipe: dict[str, object] = {"hft_seed": config.hft_seed, "hgpo_seed": config.hgpo_seed}
-    start = hft or out / "hft" / "checkpoint"
+    final = hft or out / "hft" / "checkpoint"
+    processes = accelerator()
     if hft is None:
-        if not is_checkpoint(files.base):
-            stages.run("base", lambda: build_base(files.base, config.base, config.hft_seed))
-        if not is_checkpoint(start):
-            stages.run("hft", lambda: train_hft(files.base, out / "hft", config.hft, config.hft_seed, recipe))
-    if not is_checkpoint(files.hgpo):
-        stages.run("hgpo", lambda: train_hgpo(start, out / "hgpo", config.hgpo, config.hgpo_seed, recipe))
-    before = replace(config.eval, samples=config.eval.hft_samples)
-    stages.run("evaluate_hft", lambda: _rows_once(files.rows / "hft_test.jsonl.gz", lambda: evaluate(start, before)))
-    stages.run("evaluate", lambda: evaluate_run(files.hgpo, files.rows, config.eval))
-    finish_manifest(files.hgpo, files.rows, config.eval)
-    plot_curves(out / "hgpo" / "metrics.jsonl", ("agreement", "think_rate", "accuracy_think"), out / "hgpo.png", 3)
-    return write_report(files.rows, config.eval)
+        with processes.main_process_first():  # the others find it made
+            base = _make_base(out, config, stages)
+        if "hft" not in config.stages:
+            final = base
+        elif not is_checkpoint(final):
+            stages.run("hft", lambda: _run_hft(base, out / "hft", config, recipe))
+    start = final
+    if "hgpo" in config.stages:
+        if not is_checkpoint(files.hgpo):
+            stages.run("hgpo", lambda: _run_hgpo(start, out / "hgpo", config, recipe))
+        final = files.hgpo
+    if "eval" not in config.stages or not processes.is_main_process:
+        return f"checkpoint={final}"
+    reports: list[str] = []
+    stages.run("eval", lambda: reports.append(_run_eval(start if start != final else None, final, out, config)))
+    write_run_card(out, config, reports[0], final)
+    return reports[0]

@@ -13,8 +13,9 @@ from safetensors import safe_open
 from lhrm_train.card import model_card
 from lhrm_train.config import RunConfig
 from lhrm_train.evaluate import read_rows
-from lhrm_train.pipeline import RunFiles, figures_of, report_text, write_report
+from lhrm_train.pipeline import RunFiles
 from lhrm_train.report import key_line, summarise
+from lhrm_train.suite_report import figures_of, report_text, write_report
 
 
 def validation_score(run: Path, margin: float) -> float:
@@ -38,7 +39,7 @@ def publish(runs: Sequence[Path], into: Path, config: RunConfig) -> str:
     shutil.rmtree(into, ignore_errors=True)
     shutil.copytree(files.hgpo, into)
     shutil.copytree(files.rows, into / "evaluation")
-    shutil.copyfile(best / "hgpo.png", into / "evaluation" / "hgpo.png")
+    shutil.copyfile(best / "hgpo" / "curves.png", into / "evaluation" / "hgpo.png")
     table = []
     for run in runs:
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))

@@ -2,34 +2,78 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lhrm_train.evaluate import ContextRow, Row
 from lhrm_train.format import Mode
+from lhrm_train.rows import ContextRow, Row, known_mean, mean
 
 RANDOM_HACC = 0.5
-
-
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean; raises ZeroDivisionError on an empty sequence."""
-    return sum(values) / len(values)
 
 
 def better_mode(row: Row, margin: float) -> Mode:
     """Return the mode that should be chosen (arXiv 2505.14631, Hybrid Accuracy).
 
-    The higher mean score wins; means equal or within `margin` go to the mode with fewer tokens.
+    The higher mean score wins; means equal or within `margin` go to the mode with fewer tokens. A row without
+    no-think samples has nothing to choose: think.
     """
-    think, no_think = mean(row.think.scores), mean(row.no_think.scores)
+    if not row.decides:
+        return Mode.THINK
+    think, no_think = row.think.score, row.no_think.score
     if abs(think - no_think) > margin:
         return Mode.THINK if think > no_think else Mode.NO_THINK
-    return Mode.THINK if mean(row.think.tokens) < mean(row.no_think.tokens) else Mode.NO_THINK
+    return Mode.THINK if row.think.mean_tokens < row.no_think.mean_tokens else Mode.NO_THINK
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What each policy gets on one prompt: mean score and mean completion tokens. NaN: no such samples.
+
+    `hit`, `best_think` and `best_no_think` are 1 or 0: whether the free choice, always-think and always-no-think
+    take the better mode; NaN where the model does not decide.
+    """
+
+    think: float
+    no_think: float
+    free: float
+    oracle: float
+    tokens_think: float
+    tokens_no_think: float
+    tokens_free: float
+    tokens_oracle: float
+    thinks: float
+    hit: float
+    best_think: float
+    best_no_think: float
+
+
+def outcome(row: Row, margin: float) -> Outcome:
+    """Return what every policy gets on a row that counts."""
+    best = better_mode(row, margin) is Mode.THINK
+    free, oracle = (row.think if think else row.no_think for think in (row.chooses_think, best))
+    return Outcome(
+        think=row.think.score,
+        no_think=row.no_think.score,
+        free=free.score,
+        oracle=oracle.score,
+        tokens_think=row.think.mean_tokens,
+        tokens_no_think=row.no_think.mean_tokens,
+        tokens_free=free.mean_tokens,
+        tokens_oracle=oracle.mean_tokens,
+        thinks=float(row.chooses_think),
+        hit=float(row.chooses_think == best) if row.decides else math.nan,
+        best_think=float(best) if row.decides else math.nan,
+        best_no_think=float(not best) if row.decides else math.nan,
+    )
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of one group of rows. Shares are in [0, 1]; tokens are means per completion."""
+    """The figures of one group of rows. Shares are in [0, 1]; tokens are means per completion. NaN: not measured.
+
+    Rows that lack a valid sample in a sampled mode are in none of them; `n` counts the others.
+    """
 
     n: int
     accuracy_think: float
@@ -50,45 +94,54 @@ class Summary:
 
     @property
     def cut(self) -> float:
-        """Completion tokens saved against always-think."""
-        return 1 - self.tokens_free / self.tokens_think
+        """Completion tokens saved against always-think; NaN where that costs none."""
+        return 1 - self.tokens_free / self.tokens_think if self.tokens_think else math.nan
 
     @property
     def oracle_cut(self) -> float:
-        """Completion tokens an oracle saves that always picks the better mode."""
-        return 1 - self.tokens_oracle / self.tokens_think
+        """Completion tokens an oracle saves that always picks the better mode; NaN where always-think costs none."""
+        return 1 - self.tokens_oracle / self.tokens_think if self.tokens_think else math.nan
 
 
-def _chosen(row: Row, think: bool) -> tuple[float, float]:
-    samples = row.think if think else row.no_think
-    return mean(samples.scores), mean(samples.tokens)
+def _violation(leaked: bool | None, overlong: bool | None) -> bool | None:
+    if leaked or overlong:
+        return True
+    return None if leaked is None or overlong is None else False
+
+
+def counted(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that figures are made of."""
+    return [row for row in rows if row.counts]
 
 
 def summarise(rows: Sequence[Row], margin: float) -> Summary:
-    """Compute the figures of `rows`; raises ValueError when there are none."""
+    """Compute the figures of `rows`; raises ValueError when none of them counts."""
+    rows = counted(rows)
     if not rows:
         raise ValueError("no rows to summarise")
-    best = [better_mode(row, margin) is Mode.THINK for row in rows]
-    free = [_chosen(row, row.chooses_think) for row in rows]
-    oracle = [_chosen(row, think) for row, think in zip(rows, best, strict=True)]
-    bad = [a or b for row in rows for a, b in zip(row.no_think.leaked, row.no_think.overlong, strict=True)]
+    outcomes = [outcome(row, margin) for row in rows]
+
+    def over(figure: Callable[[Outcome], float]) -> float:
+        return mean([figure(one) for one in outcomes])
+
+    bad = [_violation(*flags) for row in rows for flags in zip(row.no_think.leaked, row.no_think.overlong, strict=True)]
     return Summary(
         n=len(rows),
-        accuracy_think=mean([mean(row.think.scores) for row in rows]),
-        accuracy_no_think=mean([mean(row.no_think.scores) for row in rows]),
-        accuracy_free=mean([score for score, _ in free]),
-        accuracy_oracle=mean([score for score, _ in oracle]),
-        tokens_think=mean([mean(row.think.tokens) for row in rows]),
-        tokens_no_think=mean([mean(row.no_think.tokens) for row in rows]),
-        tokens_free=mean([tokens for _, tokens in free]),
-        tokens_oracle=mean([tokens for _, tokens in oracle]),
-        think_rate=mean([row.chooses_think for row in rows]),
-        p_think=mean([row.p_think for row in rows]),
-        hacc=mean([row.chooses_think == think for row, think in zip(rows, best, strict=True)]),
-        hacc_always_think=mean(best),
-        hacc_always_no_think=1 - mean(best),
-        failing_no_think=mean([mean(row.no_think.scores) < 0.5 for row in rows]),
-        no_think_violations=mean(bad),
+        accuracy_think=over(lambda one: one.think),
+        accuracy_no_think=over(lambda one: one.no_think),
+        accuracy_free=over(lambda one: one.free),
+        accuracy_oracle=over(lambda one: one.oracle),
+        tokens_think=over(lambda one: one.tokens_think),
+        tokens_no_think=over(lambda one: one.tokens_no_think),
+        tokens_free=over(lambda one: one.tokens_free),
+        tokens_oracle=over(lambda one: one.tokens_oracle),
+        think_rate=over(lambda one: one.thinks),
+        p_think=known_mean(row.p_think for row in rows),
+        hacc=over(lambda one: one.hit),
+        hacc_always_think=over(lambda one: one.best_think),
+        hacc_always_no_think=over(lambda one: one.best_no_think),
+        failing_no_think=known_mean(row.no_think.score < 0.5 if row.decides else None for row in rows),
+        no_think_violations=known_mean(bad),
     )
 
 
@@ -109,17 +162,29 @@ HEADER = "| group | n | think | no-think | free | tokens think | tokens free | c
 RULE = "|---|---|---|---|---|---|---|---|---|---|---|"
 
 
+def shown(value: float, form: str) -> str:
+    """Return `value` in a format such as ``.3f``, or a dash where it is NaN: it was not measured."""
+    return "-" if math.isnan(value) else f"{value:{form}}"
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    rule = "|---" * len(header) + "|"
+    return "\n".join([f"| {' | '.join(header)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
+
+
 def table_line(name: str, s: Summary) -> str:
     """Return one line of the Markdown table."""
-    return (
-        f"| {name} | {s.n} | {s.accuracy_think:.3f} | {s.accuracy_no_think:.3f} | {s.accuracy_free:.3f} "
-        f"| {s.tokens_think:.1f} | {s.tokens_free:.1f} | {s.cut:.1%} | {s.oracle_cut:.1%} "
-        f"| {s.think_rate:.2f} | {s.hacc:.3f} |"
-    )
+    accuracies = [shown(value, ".3f") for value in (s.accuracy_think, s.accuracy_no_think, s.accuracy_free)]
+    tokens = [shown(value, ".1f") for value in (s.tokens_think, s.tokens_free)]
+    cuts = [shown(value, ".1%") for value in (s.cut, s.oracle_cut)]
+    cells = [name, str(s.n), *accuracies, *tokens, *cuts, shown(s.think_rate, ".2f"), shown(s.hacc, ".3f")]
+    return f"| {' | '.join(cells)} |"
 
 
 def _table(named: dict[str, Sequence[Row]], margin: float) -> str:
-    return "\n".join([HEADER, RULE, *(table_line(name, summarise(rows, margin)) for name, rows in named.items())])
+    counts = {name: part for name, rows in named.items() if (part := counted(rows))}
+    return "\n".join([HEADER, RULE, *(table_line(name, summarise(rows, margin)) for name, rows in counts.items())])
 
 
 def overall_table(rows: Sequence[Row], margin: float) -> str:
@@ -130,34 +195,63 @@ def overall_table(rows: Sequence[Row], margin: float) -> str:
         "open questions": [row for row in rows if not row.closed],
         "closed questions": [row for row in rows if row.closed],
     }
-    return _table({name: part for name, part in named.items() if part}, margin)
+    return _table(named, margin)
 
 
 def detail_table(rows: Sequence[Row], margin: float) -> str:
-    """Return the table per kind and level."""
-    return _table(dict(group(rows, lambda row: f"{row.kind} {row.level}")), margin)
+    """Return the table per kind and level; level 0 means that the data has none."""
+
+    def name(row: Row) -> str:
+        kind = row.kind.replace("|", "/")  # a bar would end the cell
+        return f"{kind} {row.level}" if row.level else kind
+
+    return _table(dict(group(rows, name)), margin)
 
 
 def baseline_lines(rows: Sequence[Row], margin: float) -> str:
-    """Return Hybrid Accuracy beside its three baselines, overall and on levels 2 and up."""
-    out = ["| Hybrid Accuracy | model | always-think | always-no-think | random |", "|---|---|---|---|---|"]
+    """Return Hybrid Accuracy beside its three baselines, overall and, where there are any, on levels 2 and up."""
+    lines = []
     for name, part in (("all", rows), ("levels 2 and up", upper_levels(rows))):
-        s = summarise(part, margin)
-        out.append(
-            f"| {name} | {s.hacc:.3f} | {s.hacc_always_think:.3f} | {s.hacc_always_no_think:.3f} | {RANDOM_HACC:.3f} |"
-        )
-    return "\n".join(out)
+        if counted(part):
+            s = summarise(part, margin)
+            values = (s.hacc, s.hacc_always_think, s.hacc_always_no_think, RANDOM_HACC)
+            lines.append([name, *(shown(value, ".3f") for value in values)])
+    return markdown(["Hybrid Accuracy", "model", "always-think", "always-no-think", "random"], lines)
+
+
+def policy_table(rows: Sequence[Row], margin: float) -> str:
+    """Return the free choice between the policies it must be compared with.
+
+    Random flips a fair coin per prompt; the oracle takes the better mode of every prompt.
+    """
+    s = summarise(rows, margin)
+    coin = (s.accuracy_think + s.accuracy_no_think) / 2, (s.tokens_think + s.tokens_no_think) / 2
+    policies = [("always think", s.accuracy_think, s.tokens_think, 1.0, s.hacc_always_think)]
+    if not math.isnan(s.hacc):
+        policies = [
+            ("always no-think", s.accuracy_no_think, s.tokens_no_think, 0.0, s.hacc_always_no_think),
+            ("random", *coin, 0.5, RANDOM_HACC),
+            ("free choice", s.accuracy_free, s.tokens_free, s.think_rate, s.hacc),
+            # Always-think is right exactly where the oracle thinks.
+            ("oracle", s.accuracy_oracle, s.tokens_oracle, s.hacc_always_think, 1.0),
+            *policies,
+        ]
+    lines = [
+        [name, shown(accuracy, ".3f"), shown(tokens, ".1f"), shown(rate, ".2f"), shown(hacc, ".3f")]
+        for name, accuracy, tokens, rate, hacc in policies
+    ]
+    return markdown(["policy", "accuracy", "tokens", "think rate", "Hybrid Accuracy"], lines)
 
 
 def context_accuracy(rows: Sequence[ContextRow]) -> dict[str, float]:
     """Return free-choice accuracy per conversation context."""
     variants = sorted({row.variant for row in rows})
-    return {v: mean([mean(row.scores) for row in rows if row.variant == v]) for v in variants}
+    return {v: mean([mean(row.scores) for row in rows if row.variant == v and row.scores]) for v in variants}
 
 
 def key_figures(rows: Sequence[Row], margin: float) -> dict[str, float]:
-    """Return the figures a model card and the manifest quote."""
-    s, upper = summarise(rows, margin), summarise(upper_levels(rows), margin)
+    """Return the figures a model card and the manifest quote; NaN where something was not measured."""
+    s, upper = summarise(rows, margin), counted(upper_levels(rows))
     return {
         "prompts": s.n,
         "accuracy_think": round(s.accuracy_think, 4),
@@ -171,7 +265,7 @@ def key_figures(rows: Sequence[Row], margin: float) -> dict[str, float]:
         "hacc": round(s.hacc, 4),
         "hacc_always_think": round(s.hacc_always_think, 4),
         "hacc_always_no_think": round(s.hacc_always_no_think, 4),
-        "hacc_levels_2_up": round(upper.hacc, 4),
+        **({"hacc_levels_2_up": round(summarise(upper, margin).hacc, 4)} if upper else {}),
         "failing_no_think": round(s.failing_no_think, 4),
         "no_think_violations": round(s.no_think_violations, 5),
     }

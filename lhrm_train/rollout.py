@@ -23,22 +23,26 @@ class Choice:
 
 
 def serving_copy(lm: PreTrainedModel) -> PreTrainedModel:
-    """Return a frozen bf16 copy: what vLLM serves, and the fastest to sample from."""
+    """Return a frozen copy with bf16 weights: what vLLM serves, and the fastest to sample from.
+
+    Buffers stay as they are: rotary frequencies in bf16 would turn late positions by whole fractions of a radian.
+    """
     frozen = copy.deepcopy(lm)
-    frozen.to(torch.bfloat16)  # type: ignore[arg-type]
     frozen.requires_grad_(False)
+    for parameter in frozen.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
     frozen.eval()
     return frozen
 
 
-def _left_pad(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+def _left_pad(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), pad)
     mask = torch.zeros(len(prompts), width, dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
-    return ids, mask
+    return ids.to(device), mask.to(device)
 
 
 def _cut(ids: list[int], end: int) -> list[int]:
@@ -72,7 +76,7 @@ def generate(
     starts = range(0, len(order), batch)
     for start in tqdm(starts, desc=progress, disable=progress is None, mininterval=5):
         chosen = order[start : start + batch]
-        ids, mask = _left_pad([prompts[i] for i in chosen], end)
+        ids, mask = _left_pad([prompts[i] for i in chosen], end, lm.device)
         whole: Tensor = lm.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
         for index, row in zip(chosen, whole[:, ids.shape[1] :].tolist(), strict=True):
             out[index] = _cut(row, end)
@@ -87,12 +91,13 @@ def generate_forced(
     samples: int,
     temperature: float,
     max_new_tokens: int,
+    batch: int = 512,
     progress: str | None = None,
 ) -> list[list[list[int]]]:
     """Return `samples` completions per prompt with the tag of `mode` forced; the tag is not among the ids."""
     tag = tokenizer.tags.opening(mode)
     repeated = [[*prompt, tag] for prompt in prompts for _ in range(samples)]
-    flat = generate(lm, tokenizer, repeated, temperature, max_new_tokens, progress=progress)
+    flat = generate(lm, tokenizer, repeated, temperature, max_new_tokens, batch, progress)
     return [flat[i * samples : (i + 1) * samples] for i in range(len(prompts))]
 
 
@@ -106,7 +111,7 @@ def choices(
     out: list[Choice | None] = [None] * len(prompts)
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        ids, mask = _left_pad([prompts[i] for i in chosen], tokenizer.turn_end_id)
+        ids, mask = _left_pad([prompts[i] for i in chosen], tokenizer.turn_end_id, lm.device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         logits = lm(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1).logits[:, -1]
         both = logits.float().softmax(-1)[:, [tags.think, tags.no_think]]

@@ -1,112 +1,136 @@
 """Stage one, Hybrid Fine-Tuning: next-token loss on think and no-think answers (arXiv 2505.14631, section 3.2).
 
-Departures from the paper: both modes come from one task suite, drawn unpaired per question, instead of
-from different data sets; Muon for the matrices of a random base instead of AdamW on a pretrained one.
+Departures from the paper are fields of HFTConfig with the paper's value beside them.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import random
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from lhrm_train.checkpoint import is_checkpoint, load_model, load_state, save_checkpoint, save_state
+from lhrm_train.checkpoint import is_checkpoint, load_state, save_checkpoint, save_state, stage_manifest
 from lhrm_train.config import HFTConfig
-from lhrm_train.data import Batch, Sample, collate, pack
-from lhrm_train.format import ChatTokenizer, Manifest, Mode, encode_answer, encode_chat
-from lhrm_train.optim import Optimizers, trapezoid
+from lhrm_train.data import Batch
+from lhrm_train.devices import accelerator, total
+from lhrm_train.metrics import MetricsLog
+from lhrm_train.optim import Optimizers, cosine, trapezoid
+from lhrm_train.policy import Policy
 from lhrm_train.scorer import TokenScorer
-from lhrm_train.suite import mix
-from lhrm_train.suite.verify import verify
-
-POOL_BATCHES = 4
+from lhrm_train.stop import InterruptedRunError, StopSignals
 
 
-def hft_sample(tokenizer: ChatTokenizer, item: mix.Item, mode: Mode) -> Sample:
-    """Encode one verified item in `mode`."""
-    verify(item)
-    return Sample(encode_chat(tokenizer, item.messages, None), encode_answer(tokenizer, mode, item.trace, item.answer))
+class BatchStream(Protocol):
+    """Micro-batches by number, the same for the same seed, so that a resumed run sees the same data."""
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Yield micro-batch `start`, `start` + 1, ... without end."""
+        ...
 
 
-def pool_rows(
-    tokenizer: ChatTokenizer, config: HFTConfig, seed: int, pool: int
-) -> tuple[list[Sample], list[list[int]]]:
-    """Draw and pack pool number `pool`; the same for the same seed, so that a resumed run sees the same data."""
-    rng = random.Random(f"hft-{seed}-{pool}")
-    samples: list[Sample] = []
-    wanted = POOL_BATCHES * config.rows * config.row_length
-    total = 0
-    while total < wanted:
-        mode = Mode.THINK if rng.random() < config.think_share else Mode.NO_THINK
-        sample = hft_sample(tokenizer, mix.sample_item(rng, "train", mix.CURRICULUM), mode)
-        if len(sample) <= config.row_length:
-            samples.append(sample)
-            total += len(sample)
-    rows = pack([len(sample) for sample in samples], config.row_length)
-    rng.shuffle(rows)
-    return samples, rows[: POOL_BATCHES * config.rows]
+class HFTTrainer:
+    """Policy, optimiser, data and the step number; `step()` is the algorithm."""
+
+    def __init__(self, base: Path, config: HFTConfig, stream: BatchStream, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.config, self.done = config, 0
+        self.accelerator: Accelerator = accelerator()
+        self.policy = Policy(base, config.lora, self.accelerator.device, config.gradient_checkpointing)
+        self.scorer = self.accelerator.prepare(TokenScorer(self.policy.lm))
+        self.optimizers = Optimizers(
+            self.scorer,
+            config.lr,
+            config.betas,
+            config.grad_clip,
+            muon_lr=config.muon_lr,
+            weight_decay=config.weight_decay,
+        )
+        self._stream = stream
+        self._batches: Iterator[Batch] | None = None
+
+    def step(self) -> dict[str, float]:
+        """Run one update on `accumulation` micro-batches per process and return its metrics."""
+        micro = [batch.to(self.accelerator.device) for batch in self._next_batches()]
+        tokens = total(self.accelerator, sum(batch.trained_tokens for batch in micro))
+        loss = 0.0
+        for index, batch in enumerate(micro):
+            last = index == len(micro) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.scorer):
+                with self.accelerator.autocast():
+                    logits_MV = self.scorer(batch)
+                nll = F.cross_entropy(logits_MV, batch.target_M, reduction="sum")
+                # The mean over all micro-batches and processes; accelerate averages gradients over processes.
+                self.accelerator.backward(nll * self.accelerator.num_processes / tokens)
+            loss += nll.item()
+        loss = total(self.accelerator, loss) / tokens
+        scale = self._lr_scale()
+        norm = self.optimizers.step(scale, loss)
+        self.done += 1
+        return {"step": self.done, "loss": loss, "grad_norm": norm, "lr_scale": scale, "tokens": tokens}
+
+    def _next_batches(self) -> list[Batch]:
+        if self._batches is None:
+            world, rank = self.accelerator.num_processes, self.accelerator.process_index
+            start = self.done * self.config.accumulation * world
+            self._batches = itertools.islice(self._stream.batches(start), rank, None, world)
+        return list(itertools.islice(self._batches, self.config.accumulation))
+
+    def _lr_scale(self) -> float:
+        config = self.config
+        warmup = min(1.0, (self.done + 1) / max(1, config.warmup_steps))
+        progress = self.done / config.steps
+        if config.schedule == "cosine":
+            return warmup * cosine(progress, config.final_lr_share)
+        return warmup * trapezoid(progress, config.constant_share, config.final_lr_share)
+
+    def save(self, directory: Path) -> None:
+        """Write the training state."""
+        if self.accelerator.is_main_process:
+            state = {"model": self.policy.trained_state(), "optimizers": self.optimizers.state_dict()}
+            save_state(directory, {"step": self.done, **state})
+
+    def restore(self, directory: Path) -> None:
+        """Continue from a saved state, if there is one."""
+        if state := load_state(directory):
+            self.done = state["step"]
+            self.policy.load_trained_state(state["model"])
+            self.optimizers.load_state_dict(state["optimizers"])
 
 
-def batches(tokenizer: ChatTokenizer, config: HFTConfig, seed: int, start: int) -> Iterator[Batch]:
-    """Yield the batch of step `start`, `start` + 1, ..."""
-    for pool in itertools.count(start // POOL_BATCHES):
-        samples, rows = pool_rows(tokenizer, config, seed, pool)
-        for part in range(POOL_BATCHES):
-            if pool * POOL_BATCHES + part >= start:
-                chosen = rows[part * config.rows : (part + 1) * config.rows]
-                yield collate(samples, chosen, config.row_length)
+def train_hft(
+    base: Path, out: Path, config: HFTConfig, stream: BatchStream, seed: int, recipe: dict[str, object]
+) -> Path:
+    """Train `base` and return the checkpoint directory; resumes from `out` and skips a finished run.
 
-
-def train_hft(base: Path, out: Path, config: HFTConfig, seed: int, recipe: dict[str, object]) -> Path:
-    """Train `base` and return the checkpoint directory; resumes from `out` and skips a finished run."""
+    Raises InterruptedRunError after saving when asked to stop, NonFiniteLossError before a bad update.
+    """
     target, state_dir = out / "checkpoint", out / "state"
     if is_checkpoint(target):
         return target
-    torch.manual_seed(seed)
-    accelerator = Accelerator(mixed_precision="bf16", cpu=not torch.cuda.is_available())
-    tokenizer = ChatTokenizer.load(base)
-    lm = load_model(base)
-    scorer = accelerator.prepare(TokenScorer(lm))
-    optimizers = Optimizers(scorer, config.lr, config.betas, config.muon_lr, config.grad_clip)
-    step = 0
-    if state := load_state(state_dir):
-        step = state["step"]
-        lm.load_state_dict(state["model"])
-        optimizers.load_state_dict(state["optimizers"])
-    out.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=config.steps, initial=step, desc="HFT", unit="step", mininterval=5)
-    with (out / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
-        for batch in itertools.islice(batches(tokenizer, config, seed, step), config.steps - step):
-            with accelerator.autocast():
-                logits_MV = scorer(batch)
-            loss = F.cross_entropy(logits_MV, batch.target_M)  # mean over the batch's trained tokens
-            accelerator.backward(loss)
-            warmup = min(1.0, (step + 1) / config.warmup_steps)
-            scale = warmup * trapezoid(step / config.steps, config.constant_share, config.final_lr_share)
-            norm = optimizers.step(scale, loss.item())
-            step += 1
-            row = {
-                "step": step,
-                "loss": round(loss.item(), 5),
-                "grad_norm": round(norm, 4),
-                "lr_scale": round(scale, 4),
-            }
-            metrics.write(json.dumps(row) + "\n")
+    trainer = HFTTrainer(base, config, stream, seed)
+    trainer.restore(state_dir)
+    main = trainer.accelerator.is_main_process
+    bar = tqdm(total=config.steps, initial=trainer.done, desc="HFT", unit="step", mininterval=5, disable=not main)
+    with bar, StopSignals() as stop, MetricsLog(out, trainer.done, active=main) as log:
+        while trainer.done < config.steps:
+            row = trainer.step()
+            log.write(row)
             bar.update()
-            bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-            if step % config.save_every == 0 and step < config.steps:
-                metrics.flush()
-                save_state(state_dir, {"step": step, "model": lm.state_dict(), "optimizers": optimizers.state_dict()})
-    bar.close()
-    manifest = Manifest.load(base)
-    stage = Manifest(name=manifest.name, tags=manifest.tags, recipe={**recipe, "stage": "hft"})
-    save_state(state_dir, {"step": step, "model": lm.state_dict(), "optimizers": optimizers.state_dict()})
-    save_checkpoint(lm, stage, base, target)
+            bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+            stopping = bool(total(trainer.accelerator, stop.requested))
+            if stopping or trainer.done % config.save_every == 0 or trainer.done == config.steps:
+                trainer.save(state_dir)
+            if stopping:
+                raise InterruptedRunError(f"HFT stopped at step {trainer.done} of {config.steps}")
+    if main:
+        manifest = stage_manifest(base, {**recipe, "stage": "hft"})
+        save_checkpoint(trainer.policy.merged(), manifest, base, target)
+    trainer.accelerator.wait_for_everyone()
     return target

@@ -64,7 +64,7 @@ class Plan:
     def fingerprint(self) -> str:
         """Return a digest of everything the installation depends on."""
         digest = hashlib.sha256(f"{sys.version_info[:3]} {self.device} {self.root} ".encode())
-        names = (self.device, "dev") if self.dev else (self.device,)
+        names = (self.device, "train", "gym", "dev") if self.dev else (self.device,)
         for path in (*map(self.constraints, names), self.root / "pyproject.toml", Path(__file__)):
             digest.update(path.read_bytes())
         return digest.hexdigest()
@@ -115,11 +115,22 @@ def install(plan: Plan, run: Run) -> None:
     else:
         install_gpu(plan, run)
     if plan.dev:
-        say("installing the development tools")
-        pip(plan, run, "install", "--no-deps", "-r", str(plan.constraints("dev")))
+        install_dev(plan, run)
     say("installing lhrm")
     pip(plan, run, "install", "--no-deps", "--no-build-isolation", "-e", str(plan.root))
     plan.stamp.write_text(plan.fingerprint() + "\n", encoding="utf-8")
+
+
+def install_dev(plan: Plan, run: Run) -> None:
+    """Install what training on other bases and data needs, and the development tools; reasoning-gym where it builds."""
+    say("installing the training and development tools")
+    for name in ("train", "dev"):
+        pip(plan, run, "install", "--no-deps", "-r", str(plan.constraints(name)))
+    gym = pip_command(plan, "install", "--no-deps", "--no-build-isolation", "-r", str(plan.constraints("gym")))
+    done = run(gym, True)
+    if done.code != 0:
+        # Parts of it are built from source, and nothing else depends on it.
+        say(f"going on without reasoning-gym, which needs Python's headers to build ({last_line(done.errors)})")
 
 
 def works(python: Path, run: Run) -> bool:

@@ -5,6 +5,8 @@ import os
 import socket
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +59,16 @@ def loop_thread() -> Iterator[LoopThread]:
     thread = LoopThread()
     yield thread
     thread.stop()
+
+
+@pytest.fixture(scope="session")
+def reasoning_gym():
+    """The package; where it could not be built, its tests are skipped, and fail under CI."""
+    if find_spec("reasoning_gym") is None:
+        if os.environ.get("CI"):
+            pytest.fail("reasoning_gym is not installed, and CI is set")
+        pytest.skip("reasoning_gym is not installed")
+    return import_module("reasoning_gym")
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,15 @@ import torch
 
 from lhrm_train.config import HGPOConfig
 from lhrm_train.loss import LossInputs, kl_estimate, policy_loss
+from lhrm_train.objectives import objective
 
 PAPER = HGPOConfig(
     beta=0.0, clip=0.5, decision_clip=0.5, decision_objective="ratio", decision_in_kl=True, mask_both_fail=False
 )
+
+
+def run(data, config):
+    return policy_loss(data, config, objective("hgpo").terms(config))
 
 
 def inputs(logp, old, advantage, decision=None, reference=None, rollouts=1):
@@ -21,14 +26,14 @@ def inputs(logp, old, advantage, decision=None, reference=None, rollouts=1):
 
 
 def test_ratio_one_gives_minus_the_advantages_over_rollouts():
-    out = policy_loss(inputs([-1.0, -2.0], [-1.0, -2.0], [1.0, -3.0], rollouts=2), PAPER)
+    out = run(inputs([-1.0, -2.0], [-1.0, -2.0], [1.0, -3.0], rollouts=2), PAPER)
     assert out.loss.item() == pytest.approx(-(1 - 3) / 2)
     assert out.clipped == 0
 
 
 def test_clipping_by_hand():
     # rho = 2 with A = 1: clipped to 1.5. rho = 0.25 with A = -1: clipped to 0.5, the worse of both.
-    out = policy_loss(inputs([math.log(0.4), math.log(0.1)], [math.log(0.2), math.log(0.4)], [1.0, -1.0]), PAPER)
+    out = run(inputs([math.log(0.4), math.log(0.1)], [math.log(0.2), math.log(0.4)], [1.0, -1.0]), PAPER)
     assert out.loss.item() == pytest.approx(-(1.5 - 0.5))
     assert out.clipped == 1.0
 
@@ -38,13 +43,13 @@ def test_kl_by_hand():
     kl = kl_estimate(torch.tensor([math.log(0.25)]), torch.tensor([math.log(0.5)]))
     assert kl.item() == pytest.approx(1 - math.log(2))
     config = replace(PAPER, beta=0.1)
-    out = policy_loss(inputs([math.log(0.25)], [math.log(0.25)], [0.0], reference=[math.log(0.5)]), config)
+    out = run(inputs([math.log(0.25)], [math.log(0.25)], [0.0], reference=[math.log(0.5)]), config)
     assert out.loss.item() == pytest.approx(0.1 * (1 - math.log(2)))
 
 
 def test_the_tag_can_be_left_out_of_the_kl():
     config = replace(PAPER, beta=1.0, decision_in_kl=False)
-    out = policy_loss(inputs([-3.0], [-3.0], [0.0], decision=[True], reference=[-1.0]), config)
+    out = run(inputs([-3.0], [-3.0], [0.0], decision=[True], reference=[-1.0]), config)
     assert out.loss.item() == 0
     assert out.kl == 0
 
@@ -54,7 +59,7 @@ def tag_gradient(p, config):
     logit = torch.tensor(math.log(p / (1 - p)), requires_grad=True)
     logp = torch.stack([torch.nn.functional.logsigmoid(logit), torch.nn.functional.logsigmoid(-logit)])
     data = inputs(logp, logp.detach().tolist(), [1.0, -1.0], decision=[True, True], rollouts=2)
-    policy_loss(data, config).loss.backward()
+    run(data, config).loss.backward()
     return logit.grad.item()
 
 
@@ -87,5 +92,10 @@ def test_forcing_rate_stops_at_the_clip(p, expected):
 
 def test_objective_touches_the_tag_only():
     data = inputs([-1.0, -1.0], [-1.0, -1.0], [-1.0, -1.0], decision=[True, False])
-    out = policy_loss(data, replace(PAPER, decision_objective="winner"))
+    out = run(data, replace(PAPER, decision_objective="winner"))
     assert out.loss.item() == pytest.approx(1.0)
+
+
+def test_the_weight_of_the_tag():
+    data = inputs([-1.0, -1.0], [-1.0, -1.0], [1.0, 1.0], decision=[True, False])
+    assert run(data, replace(PAPER, decision_weight=10.0)).loss.item() == pytest.approx(-11.0)

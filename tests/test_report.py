@@ -1,9 +1,24 @@
+import gzip
+import json
+import math
+
 import pytest
 
 from lhrm_train.calibration import calibrate, quantile
 from lhrm_train.evaluate import ModeSamples, Row, read_rows, write_rows
 from lhrm_train.format import Mode
-from lhrm_train.report import better_mode, key_figures, summarise, upper_levels
+from lhrm_train.report import (
+    baseline_lines,
+    better_mode,
+    detail_table,
+    key_figures,
+    key_line,
+    overall_table,
+    policy_table,
+    summarise,
+    upper_levels,
+)
+from lhrm_train.rows import RowLog
 
 
 def samples(scores, tokens, bad=False):
@@ -85,3 +100,142 @@ def test_calibration_uses_only_what_the_model_sends_to_no_think():
 
 def test_calibration_drops_cells_that_are_too_small():
     assert calibrate([row(0.1, samples(RIGHT, LONG), samples(RIGHT, SHORT))] * 29) is None
+
+
+def test_calibration_leaves_out_what_has_no_answer():
+    held = [row(0.1, samples(RIGHT, LONG), samples(RIGHT, SHORT)) for _ in range(29)]
+    one_missing = row(0.1, ModeSamples((1.0, None), (40, None), (None,) * 2, (None,) * 2), samples([1, 1], [10, 99]))
+    all_missing = row(0.1, ModeSamples((None,) * 4, (None,) * 4, (None,) * 4, (None,) * 4), samples(RIGHT, SHORT))
+    found = calibrate([*held, one_missing, all_missing]).lookup(0.1, 20)
+    assert found.n == 30
+    # 29 rows of 4 pairs save 27 on average; the one pair of the last row saves 30.
+    assert found.saving_mean == round((29 * 4 * 27 + 30) / (29 * 4 + 1), 3)
+
+
+# Rows that an endpoint without modes gives: think samples only, nothing decided.
+PLAIN = Row("all", 0, False, "bare", "k", 0, None, None, samples([1, 0], [8, 4]), ModeSamples())
+
+
+def test_an_invalid_sample_is_in_no_mean():
+    # Two scores of four: the mean is over these two. All four answers have tokens.
+    moody = ModeSamples((1.0, None, 0.0, None), (30, 30, 34, 34), (False,) * 4, (False,) * 4)
+    one = row(0.9, moody, samples(WRONG, SHORT))
+    assert (one.think.score, one.think.mean_tokens, one.invalid) == (0.5, 32.0, 2)
+    s = summarise([one], 0.2)
+    assert (s.n, s.accuracy_think, s.accuracy_free, s.hacc) == (1, 0.5, 0.5, 1.0)
+
+
+def test_a_row_with_a_mode_without_a_score_is_left_out_of_every_figure():
+    broken = ModeSamples((None, None), (None, None), (None, None), (None, None))
+    good = row(0.9, samples(RIGHT, LONG), samples(WRONG, SHORT))
+    bad = row(0.1, samples(WRONG, LONG), broken)
+    undecided = Row("add", 1, False, "bare", "k", 20, None, None, samples(WRONG, LONG), samples(WRONG, SHORT))
+    assert [one.counts for one in (good, bad, undecided)] == [True, False, False]
+    assert summarise([good, bad, undecided], 0.2) == summarise([good], 0.2)
+    with pytest.raises(ValueError, match="no rows"):
+        summarise([bad, undecided], 0.2)
+    assert math.isnan(broken.score)
+    assert math.isnan(broken.mean_tokens)
+
+
+def test_a_model_that_always_thinks_has_no_figures_of_choice():
+    assert PLAIN.chooses_think
+    assert better_mode(PLAIN, 0.2) is Mode.THINK
+    s = summarise([PLAIN], 0.2)
+    assert (s.accuracy_think, s.accuracy_free, s.tokens_think, s.cut, s.think_rate) == (0.5, 0.5, 6.0, 0.0, 1.0)
+    for name in (
+        "accuracy_no_think",
+        "hacc",
+        "hacc_always_think",
+        "failing_no_think",
+        "no_think_violations",
+        "p_think",
+    ):
+        assert math.isnan(getattr(s, name)), name
+    assert "| all | 1 | 0.500 | - | 0.500 | 6.0 | 6.0 | 0.0% | 0.0% | 1.00 | - |" in overall_table([PLAIN], 0.2)
+    assert policy_table([PLAIN], 0.2).splitlines()[2:] == ["| always think | 0.500 | 6.0 | 1.00 | - |"]
+
+
+def test_policies_by_hand():
+    rows = [
+        row(0.9, samples(RIGHT, LONG), samples(WRONG, SHORT)),  # thinks, should think
+        row(0.9, samples(RIGHT, LONG), samples(RIGHT, SHORT)),  # thinks, should not
+        row(0.1, samples(WRONG, LONG), samples(WRONG, SHORT)),  # both fail: the shorter mode is better
+        row(0.1, samples(RIGHT, LONG), samples(WRONG, SHORT)),  # direct, should think
+    ]
+    assert policy_table(rows, 0.2).splitlines()[2:] == [
+        "| always no-think | 0.250 | 5.0 | 0.00 | 0.500 |",
+        "| random | 0.500 | 18.5 | 0.50 | 0.500 |",
+        "| free choice | 0.500 | 18.5 | 0.50 | 0.500 |",
+        "| oracle | 0.750 | 18.5 | 0.50 | 1.000 |",
+        "| always think | 0.750 | 32.0 | 1.00 | 0.500 |",
+    ]
+
+
+def test_what_a_server_does_not_tell_is_no_violation_and_no_clean_bill():
+    unknown = ModeSamples((1.0, 1.0), (4, 4), (None, None), (False, True))
+    s = summarise([row(0.1, samples(RIGHT, LONG), unknown)], 0.2)
+    assert s.no_think_violations == 1.0  # of the one sample of which anything is known
+    unknown = ModeSamples((1.0, 1.0), (4, 4), (None, None), (False, False))
+    assert math.isnan(summarise([row(0.1, samples(RIGHT, LONG), unknown)], 0.2).no_think_violations)
+
+
+def test_data_without_levels_has_no_line_and_no_figure_for_them():
+    rows = [row(0.9, samples(RIGHT, LONG), samples(WRONG, SHORT), level=0)]
+    assert "hacc_levels_2_up" not in key_figures(rows, 0.2)
+    assert len(baseline_lines(rows, 0.2).splitlines()) == 3
+    assert detail_table(rows, 0.2).splitlines()[2].startswith("| add | 1 |")
+    assert key_line({"a": 1, "b": 0.5}) == "a=1 b=0.5"
+
+
+def test_a_bar_in_a_kind_does_not_break_the_table():
+    odd = Row("a|b", 3, False, "bare", "k", 9, 0.9, 1.0, samples(RIGHT, LONG), samples(WRONG, SHORT))
+    header, _, line = detail_table([odd], 0.2).splitlines()
+    assert line.startswith("| a/b 3 |")
+    assert line.count("|") == header.count("|")
+
+
+OLD_ROW = (
+    '{"kind":"add","level":1,"closed":true,"context":"bare","key":"add 1 2","prompt_tokens":15,"p_think":0.25,'
+    '"mass":0.999,"think":{"scores":[1.0,0.0],"tokens":[12,13],"leaked":[false,true],"overlong":[false,false]},'
+    '"no_think":{"scores":[1.0,1.0],"tokens":[3,3],"leaked":[false,false],"overlong":[false,false]}}'
+)
+
+
+def test_rows_from_before_the_newer_fields_are_still_read(tmp_path, nano_dir):
+    (tmp_path / "old.jsonl.gz").write_bytes(gzip.compress((OLD_ROW + "\n").encode()))
+    old = read_rows(tmp_path / "old.jsonl.gz")[0]
+    assert (old.index, old.error, old.think.truncated, old.think.leak_words) == (-1, "", (), ())
+    assert (old.think.score, old.think.leaked, old.counts, old.invalid) == (0.5, (False, True), True, 0)
+    shipped = read_rows(nano_dir / "evaluation" / "test.jsonl.gz")
+    assert len(shipped) > 2000
+    assert all(one.counts and not one.invalid for one in shipped)
+
+
+def test_an_invalid_score_is_null_on_the_disk(tmp_path):
+    broken = ModeSamples((None, 0.5), (None, 7), (None, False), (None, False), (None, True), (None, 2))
+    one = Row("add", 1, False, "bare", "k", 20, None, None, broken, ModeSamples(), 4, "no answer")
+    log = RowLog(tmp_path / "deep" / "rows.jsonl")
+    log.append([one])
+    raw = json.loads(log.path.read_text())
+    assert (raw["think"]["scores"], raw["think"]["tokens"], raw["p_think"]) == ([None, 0.5], [None, 7], None)
+    assert log.read() == [one]
+    write_rows(tmp_path / "rows.jsonl.gz", [one])
+    assert read_rows(tmp_path / "rows.jsonl.gz") == [one]
+
+
+def test_a_log_keeps_its_whole_lines_after_a_kill(tmp_path):
+    rows = [row(p, samples(RIGHT, LONG), samples(WRONG, SHORT)) for p in (0.1, 0.2, 0.3)]
+    log = RowLog(tmp_path / "rows.jsonl")
+    assert log.read() == []
+    log.append(rows[:2])
+    log.append(rows[2:])
+    whole = log.path.read_bytes()
+    log.path.write_bytes(whole[:-1])  # all of the row but its line end: it may be half a number
+    assert log.read() == rows[:2]
+    log.keep(rows[:2])
+    assert log.path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:2])
+    stamp = log.path.stat().st_mtime_ns
+    log.keep(rows[:2])
+    assert log.path.stat().st_mtime_ns == stamp
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]

@@ -145,6 +145,14 @@ def test_another_device_or_more_tools_are_installed_on_top(tmp_path: Path):
         assert not any("venv" in c for c in again.commands[1:])
 
 
+def test_the_set_up_goes_on_without_reasoning_gym(tmp_path: Path, capsys):
+    run = Recorder(fails="gym.txt")
+    assert set_up(tmp_path, "--dev", run=run) == 0
+    assert "going on without reasoning-gym" in capsys.readouterr().out
+    names = [call.rsplit("/", 1)[-1] for call in run.pip_calls() if " -r " in call]
+    assert names == ["cpu.txt", "train.txt", "dev.txt", "gym.txt"]
+
+
 def test_changed_pins_are_installed(tmp_path: Path):
     plan = setup_env.Plan(tmp_path, tmp_path / "venv", "cpu", dev=False)
     (tmp_path / "constraints").mkdir()
@@ -163,7 +171,7 @@ def test_the_probe_and_the_program_need_no_third_party_package():
     assert "--device" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "dev"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "train", "gym", "dev"])
 def test_constraints_are_plain_pins(name: str):
     lines = (ROOT / "constraints" / f"{name}.txt").read_text().splitlines()
     pins = [line for line in lines if not line.startswith("#")]
@@ -176,7 +184,7 @@ def test_constraints_are_plain_pins(name: str):
     assert len({line.partition("==")[0].lower() for line in pins}) == len(pins)
 
 
-@pytest.mark.parametrize("name", ["cpu", "dev"])
+@pytest.mark.parametrize("name", ["cpu", "train", "gym", "dev"])
 def test_the_cpu_sets_leave_out_what_breaks_transformers(name: str):
     pins = (ROOT / "constraints" / f"{name}.txt").read_text().splitlines()
     assert [line for line in pins if line.partition("==")[0] in setup_env.BROKEN_ON_CPU] == []

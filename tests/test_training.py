@@ -1,26 +1,33 @@
 import json
-from dataclasses import replace
+import os
+import signal
+from dataclasses import astuple, replace
 
 import pytest
 import torch
 
 from lhrm_train.checkpoint import load_model
-from lhrm_train.config import BaseConfig, EvalConfig, HFTConfig, HGPOConfig
+from lhrm_train.config import BaseConfig, EvalConfig, HFTConfig, HGPOConfig, LoraConfig, RewardConfig
 from lhrm_train.data import Sample, collate
 from lhrm_train.evaluate import context_rows, evaluate, load_for_evaluation
 from lhrm_train.format import ChatTokenizer, Manifest, Mode
 from lhrm_train.loss import LossInputs, policy_loss
+from lhrm_train.metrics import read_metrics
 from lhrm_train.nano import build_base
-from lhrm_train.optim import NonFiniteLossError, Optimizers, trapezoid
+from lhrm_train.objectives.base import winner
+from lhrm_train.optim import NonFiniteLossError, Optimizers, cosine, trapezoid
 from lhrm_train.rollout import choices, generate_forced
 from lhrm_train.scorer import TokenScorer, target_logprobs
+from lhrm_train.stop import InterruptedRunError
 from lhrm_train.suite import mix
-from lhrm_train.train_hft import train_hft
+from lhrm_train.suite.stream import SuiteDemonstrations, SuiteProblems
+from lhrm_train.train_hft import HFTTrainer, train_hft
 from lhrm_train.train_hgpo import HGPOTrainer, train_hgpo
 from tests.tiny_model import tiny_llama
 
 TINY = BaseConfig(name="tiny", hidden_size=32, layers=2, heads=2, intermediate_size=48)
 HFT = HFTConfig(steps=4, rows=4, lr=1e-2, warmup_steps=1, save_every=100)
+REWARD = RewardConfig()
 HGPO = HGPOConfig(steps=2, prompts=3, rollouts=4, max_new_tokens=8, minibatches=2, lr=1e-2, warmup_updates=1)
 
 
@@ -31,9 +38,13 @@ def base(tmp_path_factory):
     return path
 
 
+def demonstrations(base):
+    return SuiteDemonstrations(ChatTokenizer.load(base), HFT, seed=1)
+
+
 @pytest.fixture(scope="module")
 def hft(base, tmp_path_factory):
-    return train_hft(base, tmp_path_factory.mktemp("hft"), HFT, seed=1, recipe={})
+    return train_hft(base, tmp_path_factory.mktemp("hft"), HFT, demonstrations(base), seed=1, recipe={})
 
 
 def weights(directory):
@@ -58,7 +69,7 @@ def test_hft_resumes_bit_equal(base, hft, tmp_path):
     # Stopping after 2 of 4 steps and calling again gives the very same weights.
     interrupted = replace(HFT, save_every=2)
     real_step = Optimizers.step
-    calls = []
+    calls: list[float] = []
 
     def dying_step(self, scale, loss):
         if len(calls) == 3:
@@ -69,28 +80,26 @@ def test_hft_resumes_bit_equal(base, hft, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Optimizers, "step", dying_step)
         with pytest.raises(KeyboardInterrupt):
-            train_hft(base, tmp_path, interrupted, seed=1, recipe={})
+            train_hft(base, tmp_path, interrupted, demonstrations(base), seed=1, recipe={})
     assert not (tmp_path / "checkpoint").exists()
-    resumed = train_hft(base, tmp_path, interrupted, seed=1, recipe={})
+    resumed = train_hft(base, tmp_path, interrupted, demonstrations(base), seed=1, recipe={})
     straight, again = weights(hft), weights(resumed)
     assert all(torch.equal(straight[name], again[name]) for name in straight)
 
 
 def test_a_finished_stage_is_not_run_again(base, hft):
     stamp = (hft / "model.safetensors").stat().st_mtime_ns
-    assert train_hft(base, hft.parent, HFT, seed=1, recipe={}) == hft
+    assert train_hft(base, hft.parent, HFT, demonstrations(base), seed=1, recipe={}) == hft
     assert (hft / "model.safetensors").stat().st_mtime_ns == stamp
 
 
 def test_hgpo_runs_and_resumes_bit_equal(hft, tmp_path):
-    straight = train_hgpo(hft, tmp_path / "a", HGPO, seed=3, recipe={})
-    trainer = HGPOTrainer(hft, HGPO, seed=3)
+    straight = train_hgpo(hft, tmp_path / "a", HGPO, REWARD, SuiteProblems(3), seed=3, recipe={})
+    trainer = HGPOTrainer(hft, HGPO, REWARD, SuiteProblems(3), seed=3)
     trainer.step()
-    from lhrm_train.checkpoint import save_state
-
-    save_state(tmp_path / "b" / "state", trainer.state())
+    trainer.save(tmp_path / "b" / "state")
     torch.manual_seed(999)
-    resumed = train_hgpo(hft, tmp_path / "b", HGPO, seed=3, recipe={})
+    resumed = train_hgpo(hft, tmp_path / "b", HGPO, REWARD, SuiteProblems(3), seed=3, recipe={})
     one, two = weights(straight), weights(resumed)
     assert all(torch.equal(one[name], two[name]) for name in one)
     rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
@@ -102,7 +111,7 @@ def test_the_decision_learns_which_mode_wins():
     # A toy where think is right on prompt A and no-think on prompt B; only the tag can learn it.
     lm = tiny_llama()
     scorer = TokenScorer(lm)
-    optimizers = Optimizers(scorer, 3e-3, (0.9, 0.95), 0.0, 1.0)
+    optimizers = Optimizers(scorer, 3e-3, (0.9, 0.95), 1.0)
     think, direct, end = 1, 3, 9
     samples = [Sample([10, 11], [tag, end]) for tag in (think, direct)] + [
         Sample([10, 12], [tag, end]) for tag in (think, direct)
@@ -112,7 +121,7 @@ def test_the_decision_learns_which_mode_wins():
     for _ in range(60):
         logp = target_logprobs(scorer(batch), batch.target_M)
         fixed = logp.detach()
-        out = policy_loss(LossInputs(logp, fixed, fixed, wins, batch.decision_M, 4), HGPOConfig(beta=0.0))
+        out = policy_loss(LossInputs(logp, fixed, fixed, wins, batch.decision_M, 4), HGPOConfig(beta=0.0), winner)
         out.loss.backward()
         optimizers.step(1.0, out.loss.item())
     final = target_logprobs(scorer(batch), batch.target_M)[batch.decision_M].exp().tolist()
@@ -130,7 +139,7 @@ def test_accumulation_equals_one_large_batch():
             logp = target_logprobs(scorer(batch), batch.target_M)
             fixed = logp.detach() - 0.1
             data = LossInputs(logp, fixed, fixed, torch.ones_like(fixed), batch.decision_M, 4)
-            policy_loss(data, HGPOConfig()).loss.backward()
+            policy_loss(data, HGPOConfig(), winner).loss.backward()
         return torch.cat([p.grad.flatten() for p in scorer.parameters() if p.grad is not None])
 
     whole = gradient([[[0], [1], [2], [3]]])
@@ -141,7 +150,7 @@ def test_accumulation_equals_one_large_batch():
 
 def test_a_non_finite_loss_stops_before_the_update():
     lm = tiny_llama()
-    optimizers = Optimizers(lm, 1e-3, (0.9, 0.95), 0.0, 1.0)
+    optimizers = Optimizers(lm, 1e-3, (0.9, 0.95), 1.0)
     before = [p.detach().clone() for p in lm.parameters()]
     for p in lm.parameters():
         p.grad = torch.full_like(p, float("nan"))
@@ -151,7 +160,7 @@ def test_a_non_finite_loss_stops_before_the_update():
 
 
 def test_muon_takes_the_layer_matrices_only():
-    optimizers = Optimizers(tiny_llama(), 1e-3, (0.9, 0.95), 0.02, 1.0)
+    optimizers = Optimizers(tiny_llama(), 1e-3, (0.9, 0.95), 1.0, muon_lr=0.02)
     adam, muon = optimizers.parts
     assert {p.ndim for p in muon.param_groups[0]["params"]} == {2}
     assert len(muon.param_groups[0]["params"]) == 2 * 7
@@ -160,6 +169,93 @@ def test_muon_takes_the_layer_matrices_only():
 
 def test_schedule():
     assert [trapezoid(p, 0.4, 0.02) for p in (0.0, 0.39, 0.7, 1.0)] == pytest.approx([1.0, 1.0, 0.5, 0.02])
+    assert [cosine(p, 0.1) for p in (0.0, 0.5, 1.0, 1.5)] == pytest.approx([1.0, 0.55, 0.1, 0.1])
+
+
+def test_a_stop_signal_saves_and_the_same_call_goes_on(base, hft, tmp_path):
+    class StoppingStream(SuiteDemonstrations):
+        def batches(self, start):
+            for number, batch in enumerate(super().batches(start), start):
+                if number == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+    stopping = StoppingStream(ChatTokenizer.load(base), HFT, seed=1)
+    with pytest.raises(InterruptedRunError, match="stopped at step 3 of 4"):
+        train_hft(base, tmp_path, HFT, stopping, seed=1, recipe={})
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    resumed = train_hft(base, tmp_path, HFT, demonstrations(base), seed=1, recipe={})
+    straight, again = weights(hft), weights(resumed)
+    assert all(torch.equal(straight[name], again[name]) for name in straight)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_hft_accumulation_equals_larger_batches(base):
+    # Two micro-batches of 2 rows are the 4 rows of one: the same update.
+    class Listed:
+        def __init__(self, rows):
+            samples, packed = demonstrations(base).pool_rows(0)
+            self.parts = [collate(samples, packed[i : i + rows], HFT.row_length) for i in range(0, 4, rows)]
+
+        def batches(self, start):
+            yield from self.parts
+
+    def after(config, rows):
+        trainer = HFTTrainer(base, config, Listed(rows), seed=1)
+        return trainer.step(), trainer.policy.trained_state()
+
+    whole, state = after(HFT, 4)
+    split, parts = after(replace(HFT, rows=2, accumulation=2), 2)
+    assert split["loss"] == pytest.approx(whole["loss"], rel=1e-4)
+    assert split["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-2)
+    assert all(torch.allclose(state[name], parts[name], atol=5e-3) for name in state)
+
+
+def test_adapters_train_the_tags_and_merge(base, tmp_path):
+    config = replace(HFT, lora=LoraConfig(rank=4, alpha=8.0), muon_lr=0.0, steps=2)
+    trained = train_hft(base, tmp_path, config, demonstrations(base), seed=1, recipe={})
+    before, after = weights(base), weights(trained)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "model.layers.0.self_attn.q_proj.weight" in changed
+    assert not any("norm" in name for name in changed)
+    tags = ChatTokenizer.load(base).tags
+    embedding = (before["model.embed_tokens.weight"] != after["model.embed_tokens.weight"]).any(-1)
+    assert {int(row) for row in embedding.nonzero()} <= set(astuple(tags))
+    assert embedding[tags.think]
+    final = train_hgpo(
+        trained,
+        tmp_path / "hgpo",
+        replace(HGPO, lora=LoraConfig(rank=4), steps=1),
+        REWARD,
+        SuiteProblems(0),
+        seed=0,
+        recipe={},
+    )
+    assert weights(final).keys() == before.keys()
+
+
+@pytest.mark.parametrize("name", ["grpo", "adaptthink"])
+def test_the_other_objectives_train(hft, tmp_path, name):
+    config = replace(HGPO, objective=name, steps=1, reference_rollouts=1)
+    final = train_hgpo(hft, tmp_path, config, REWARD, SuiteProblems(0), seed=0, recipe={})
+    before, after = weights(hft), weights(final)
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+def test_the_reference_can_follow_the_policy(hft, tmp_path):
+    config = replace(HGPO, refresh_reference_every=2, steps=2)
+    trainer = HGPOTrainer(hft, config, REWARD, SuiteProblems(0), seed=0)
+    first = {name: p.clone() for name, p in trainer.reference.state_dict().items()}
+    trainer.step()
+    assert all(torch.equal(first[name], p) for name, p in trainer.reference.state_dict().items())
+    trainer.step()
+    policy = trainer.scorer.state_dict()
+    assert all(torch.equal(policy[name], p) for name, p in trainer.reference.state_dict().items())
+    trainer.save(tmp_path)
+    again = HGPOTrainer(hft, config, REWARD, SuiteProblems(0), seed=0)
+    again.restore(tmp_path)
+    assert all(torch.equal(policy[name], p) for name, p in again.reference.state_dict().items())
 
 
 def test_forced_generation_and_free_choice(hft):

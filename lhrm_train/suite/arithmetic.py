@@ -1,7 +1,7 @@
 """Addition of two integers, multiplication by one digit, and chains of operations modulo ten.
 
 Traces of sums and products go column by column from the right; a letter names the column (A is the units), so
-that a repeated digit is not mistaken for its neighbour.
+that a repeated digit is not mistaken for its neighbour. Sums and chains first restate the question with those letters.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ from lhrm_train.suite.base import ALPHABET, Draw, Kind, number
 ADD_PHRASES = ("What is {}+{}?", "What is {} + {}?", "Add {} and {}.", "{} + {} = ?")
 MULTIPLY_PHRASES = ("What is {}*{}?", "What is {} * {}?", "Multiply {} by {}.")
 CHAIN_PHRASES = ("Start at {}, {}. Last digit?", "Begin with {}, {}. Keep the last digit.")
-CHAIN_STEPS = {1: 1, 2: 3, 3: 5, 4: 7, 5: 9}
+CHAIN_STEPS = {1: 1, 2: 3, 3: 4, 4: 6, 5: 8}
 
 
 def _digits(rng: random.Random, level: int) -> int:
     # Two-digit sums and products can half be learned by heart, so they are only a part of level 2.
-    return rng.choices((2, 3), (0.3, 0.7))[0] if level == 2 else level
+    return rng.choices((2, 3), (0.15, 0.85))[0] if level == 2 else level
+
+
+def _named_digits(value: int) -> str:
+    """Write 348 as C3B4A8."""
+    text = str(value)
+    return "".join(f"{ALPHABET[place]}{digit}" for place, digit in zip(reversed(range(len(text))), text, strict=True))
 
 
 def _add(rng: random.Random, level: int) -> Draw:
@@ -33,7 +39,8 @@ def _add(rng: random.Random, level: int) -> Draw:
         total = x + y + carry
         steps.append(f"{ALPHABET[place]}{x}+{y}+{carry}={total:02d}")
         carry = total // 10
-    return Draw(f"add {min(a, b)} {max(a, b)}", rng.choice(ADD_PHRASES).format(a, b), str(a + b), ",".join(steps))
+    trace = f"{_named_digits(a)}+{_named_digits(b)};{','.join(steps)}"
+    return Draw(f"add {min(a, b)} {max(a, b)}", rng.choice(ADD_PHRASES).format(a, b), str(a + b), trace)
 
 
 def _multiply(rng: random.Random, level: int) -> Draw:
@@ -50,21 +57,17 @@ def _multiply(rng: random.Random, level: int) -> Draw:
 
 def _chain(rng: random.Random, level: int) -> Draw:
     value = start = rng.randrange(10)
-    asked, steps = [], []
-    for _ in range(CHAIN_STEPS[level]):
-        if rng.random() < 0.6:
-            operand = rng.randrange(1, 10)
-            asked.append(f"add {operand}")
-            result = (value + operand) % 10
-            steps.append(f"{value}+{operand}={result}")
-        else:
-            operand = rng.choice((3, 7))
-            asked.append(f"times {operand}")
-            result = value * operand % 10
-            steps.append(f"{value}*{operand}={result}")
+    asked, named, steps = [], [], []
+    # No operand occurs twice, so that each points to one place in the question.
+    for letter, operand in zip(ALPHABET, rng.sample(range(1, 10), CHAIN_STEPS[level]), strict=False):
+        times = operand in (3, 7) and rng.random() < 0.7
+        asked.append(f"{'times' if times else 'add'} {operand}")
+        named.append(f"{letter}{'*' if times else '+'}{operand}")
+        result = (value * operand if times else value + operand) % 10
+        steps.append(f"{letter}{value}{'*' if times else '+'}{operand}={result}")
         value = result
     question = rng.choice(CHAIN_PHRASES).format(start, ", ".join(asked))
-    return Draw(f"chain {start} {asked}", question, str(value), ",".join(steps))
+    return Draw(f"chain {start} {asked}", question, str(value), f"{''.join(named)};{','.join(steps)}")
 
 
 ADD = Kind("add", _add, levels=(1, 2, 3, 4, 5), closed_levels=(1,))

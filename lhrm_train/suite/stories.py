@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from lhrm_train.suite.base import Draw, Kind
+from lhrm_train.suite.base import ALPHABET, Draw, Kind
 
 CUPS = "ABCDE"
 CUP_PHRASES = (
@@ -47,16 +47,18 @@ def _story(rng: random.Random, level: int) -> Draw:
     top = 10 if level == 1 else 100
     value = start = rng.randrange(1, 10) if level == 1 else rng.randrange(10, 90)
     name, thing = rng.choice(NAMES), rng.choice(THINGS)
-    sentences, steps = [f"{name} has {start} {thing}."], []
-    for _ in range(level):
-        amount = rng.randrange(1, 10)
+    sentences, named, steps = [f"{name} has {start} {thing}."], [], []
+    # No amount occurs twice, so that each points to one sentence.
+    for letter, amount in zip(ALPHABET, rng.sample(range(1, 10), level), strict=False):
         gains = value - amount < 0 or (value + amount < top and rng.random() < 0.5)
         result = value + amount if gains else value - amount
+        sign = "+" if gains else "-"
         sentences.append(f"{name} {rng.choice(GAINS if gains else LOSSES)} {amount}.")
-        steps.append(f"{value}{'+' if gains else '-'}{amount}={result}")
+        named.append(f"{letter}{sign}{amount}")
+        steps.append(f"{letter}{value}{sign}{amount}={result}")
         value = result
     question = " ".join([*sentences, rng.choice(STORY_PHRASES).format(thing)])
-    return Draw(f"story {name} {thing} {start} {steps}", question, str(value), ",".join(steps))
+    return Draw(f"story {name} {thing} {start} {steps}", question, str(value), f"{''.join(named)};{','.join(steps)}")
 
 
 CUPS_KIND = Kind("cups", _cups, levels=(1, 2, 3, 4, 5), closed_levels=(1,))

@@ -1,16 +1,15 @@
-"""Strings of capital letters: reversing, naming a letter, counting and searching."""
+"""Strings of capital letters: reversing, naming a letter, counting."""
 
 from __future__ import annotations
 
 import random
 
-from lhrm_train.suite.base import ALPHABET, Draw, Kind, letters
+from lhrm_train.suite.base import Draw, Kind, letters
 
 REVERSE_PHRASES = ("Reverse {}.", "Spell {} backwards.", "What is {} reversed?")
 LETTER_PHRASES = ("What is the {} letter of {}?", "Give the {} letter of {}.")
 
 COUNT_PHRASES = ("How many letters are in {}?", "Count the letters of {}.")
-CONTAINS_PHRASES = ("Does {} contain {}?", "Is there a letter {1} in {0}?")
 
 
 def _indexed(text: str) -> str:
@@ -38,17 +37,6 @@ def _count(rng: random.Random, level: int) -> Draw:
     return Draw(f"count {text}", question, str(len(text)), _indexed(text))
 
 
-def _contains(rng: random.Random, level: int) -> Draw:
-    text = letters(rng, 2 + level)
-    others = [letter for letter in ALPHABET if letter not in text]
-    wanted = rng.choice(text) if rng.random() < 0.5 else rng.choice(others)
-    steps = [f"{letter}{'=' if letter == wanted else '-'}{wanted}" for letter in text]
-    answer = "yes" if wanted in text else "no"
-    question = rng.choice(CONTAINS_PHRASES).format(text, wanted)
-    return Draw(f"contains {text} {wanted}", question, answer, f"{','.join(steps)};{answer}")
-
-
 REVERSE = Kind("reverse", _reverse, levels=(1, 2, 3, 4, 5))
 LETTER = Kind("letter", _letter, levels=(1, 2, 3, 4, 5))
 COUNT = Kind("count", _count, levels=(1, 2, 3, 4, 5))
-CONTAINS = Kind("contains", _contains, levels=(1, 2, 3, 4, 5))

@@ -46,41 +46,64 @@ def _column_digits(trace: str) -> str:
     return (totals[-1] + "".join(total[-1] for total in reversed(totals[:-1]))).lstrip("0") or "0"
 
 
-def _columns(item: Item, pattern: re.Pattern[str], sign: str) -> str | None:
-    match = pattern.search(item.question)
-    if match is None or str(_operate(int(match[1]), sign, int(match[2]))) != item.answer:
-        return "wrong answer"
-    steps = item.trace.split(",")
-    if [step[:1] for step in steps] != list(ALPHABET[: len(steps)]):
-        return "columns out of order"
-    problem = _false_step(",".join(step[1:] for step in steps))
-    if problem is None and _column_digits(item.trace) != item.answer:
-        problem = "columns do not give the answer"
+def _false_lettered(steps: str, modulo: int | None = None) -> str | None:
+    """Check steps that each begin with their letter, in order."""
+    parts = steps.split(",")
+    if [step[:1] for step in parts] != list(ALPHABET[: len(parts)]):
+        return "letters out of order"
+    return _false_step(",".join(step[1:] for step in parts), modulo)
+
+
+def _columns(item: Item, steps: str, value: int) -> str | None:
+    problem = _false_lettered(steps)
+    if problem is None and not str(value) == item.answer == _column_digits(steps):
+        problem = "wrong answer"
     return problem
 
 
+def _named_digits(text: str) -> str:
+    return "".join(f"{ALPHABET[len(text) - 1 - i]}{digit}" for i, digit in enumerate(text))
+
+
 def _add(item: Item) -> str | None:
-    return _columns(item, _SUM, "+")
+    match = _SUM.search(item.question)
+    if match is None:
+        return "unreadable question"
+    restated, _, steps = item.trace.partition(";")
+    if restated != f"{_named_digits(match[1])}+{_named_digits(match[2])}":
+        return "wrong restatement"
+    return _columns(item, steps, int(match[1]) + int(match[2]))
 
 
 def _multiply(item: Item) -> str | None:
-    return _columns(item, _PRODUCT, "*")
+    match = _PRODUCT.search(item.question)
+    return "unreadable question" if match is None else _columns(item, item.trace, int(match[1]) * int(match[2]))
+
+
+def _lettered(item: Item, operations: list[tuple[str, int]], value: int, modulo: int | None) -> str | None:
+    """Check a restatement of `operations`, its steps and the value they lead to."""
+    restated, _, steps = item.trace.partition(";")
+    named = [f"{letter}{sign}{n}" for letter, (sign, n) in zip(ALPHABET, operations, strict=False)]
+    if restated != "".join(named):
+        return "wrong restatement"
+    right = str(value) == item.answer and steps.endswith(f"={item.answer}")
+    return _false_lettered(steps, modulo) or (None if right else "wrong answer")
 
 
 def _chain(item: Item) -> str | None:
     start, *rest = re.findall(r"\d+|add|times", item.question)
+    operations = [("+" if name == "add" else "*", int(n)) for name, n in zip(rest[::2], rest[1::2], strict=True)]
     value = int(start)
-    for name, operand in zip(rest[::2], rest[1::2], strict=True):
-        value = _operate(value, "+" if name == "add" else "*", int(operand)) % 10
-    ends = item.trace.endswith(f"={item.answer}")
-    return _false_step(item.trace, 10) or (None if str(value) == item.answer and ends else "wrong answer")
+    for sign, operand in operations:
+        value = _operate(value, sign, operand) % 10
+    return _lettered(item, operations, value, 10)
 
 
 def _story(item: Item) -> str | None:
-    words = re.findall(r"(has|buys|finds|gets|sells|loses|gives away) (\d+)", item.question)
-    value = sum(int(n) * (-1 if word in ("sells", "loses", "gives away") else 1) for word, n in words)
-    ends = item.trace.endswith(f"={item.answer}")
-    return _false_step(item.trace) or (None if str(value) == item.answer and ends else "wrong answer")
+    (_, start), *events = re.findall(r"(has|buys|finds|gets|sells|loses|gives away) (\d+)", item.question)
+    operations = [("-" if word in ("sells", "loses", "gives away") else "+", int(n)) for word, n in events]
+    value = int(start) + sum(n if sign == "+" else -n for sign, n in operations)
+    return _lettered(item, operations, value, None)
 
 
 def _cups(item: Item) -> str | None:
@@ -121,14 +144,6 @@ def _count(item: Item) -> str | None:
     return None if good else "wrong count"
 
 
-def _contains(item: Item) -> str | None:
-    text = _capitals(item)
-    wanted = re.findall(r"(?<![A-Z])[A-Z](?![A-Za-z])", item.question)[-1]
-    answer = "yes" if wanted in text else "no"
-    steps = ",".join(f"{letter}{'=' if letter == wanted else '-'}{wanted}" for letter in text)
-    return None if item.answer == answer and item.trace == f"{steps};{answer}" else "wrong search"
-
-
 def _extreme(item: Item) -> str | None:
     pick = max if "largest" in item.question else min
     values = [int(n) for n in re.findall(r"\d+", item.question)]
@@ -161,7 +176,6 @@ _CHECKS = {
     "reverse": _reverse,
     "letter": _letter,
     "count": _count,
-    "contains": _contains,
     "extreme": _extreme,
     "parity": _parity,
     "facts": _fact,

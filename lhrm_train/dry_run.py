@@ -1,0 +1,79 @@
+"""Build everything a run needs but take no step: data counts, sizes, and estimates of memory and time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from lhrm_train.checkpoint import is_checkpoint, load_model
+from lhrm_train.config import RunConfig
+from lhrm_train.estimate import H100, Shape, describe, hft, hgpo
+from lhrm_train.format import ChatTokenizer
+from lhrm_train.init import InitError, init_base
+from lhrm_train.nano import build_base
+from lhrm_train.streams import demonstration_data, problem_data
+
+
+def _base(config: RunConfig, scratch: Path) -> Path | None:
+    path = config.base.path
+    if not path:
+        build_base(scratch / "base", config.base, config.hft_seed)
+        return scratch / "base"
+    if is_checkpoint(Path(path)):
+        return Path(path)
+    try:
+        return init_base(path, scratch / "base", config.base.name, config.hft_seed)
+    except InitError:
+        if not config.base.parameters:
+            raise
+        return None
+
+
+def _shape(base: Path | None, config: RunConfig) -> Shape:
+    if base is None:
+        b = config.base
+        return Shape(b.parameters, b.layers, b.hidden_size, b.vocab_size)
+    model = AutoConfig.from_pretrained(base)
+    size = sum(p.numel() for p in load_model(base).parameters())
+    return Shape(float(size), model.num_hidden_layers, model.hidden_size, model.vocab_size)
+
+
+def _data_lines(base: Path, config: RunConfig) -> list[str]:
+    tokenizer = ChatTokenizer.load(base)
+    lines = []
+    if "hft" in config.stages:
+        data = demonstration_data(tokenizer, config.data, config.hft, config.hft_seed)
+        batch = next(data.stream.batches(0))
+        lines.append(f"HFT data: {data.cleaning or config.data.source}; {data.mixture or 'endless'}")
+        lines.append(
+            f"HFT: {data.config.steps} updates; a micro-batch is {tuple(batch.input_BT.shape)} ids, "
+            f"{batch.trained_tokens} of them trained"
+        )
+    if "hgpo" in config.stages:
+        problems = problem_data(tokenizer, config.prompts, config.hgpo, config.hgpo_seed)
+        drawn = problems.stream.draw(0, config.hgpo.prompts)
+        lines.append(f"HGPO data: {problems.cleaning or config.prompts.source}; {problems.too_long} prompts too long")
+        lines.append(f"HGPO: {config.hgpo.steps} steps of {len(drawn)} prompts x {config.hgpo.rollouts} rollouts")
+    return lines
+
+
+def dry_run(config: RunConfig, hft_checkpoint: Path | None = None) -> str:
+    """Return what the run would do. A base that cannot be loaded here is described by its settings alone.
+
+    Raises what the run itself would raise on bad settings, data or base.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    with tempfile.TemporaryDirectory(prefix="lhrm-dry-run-") as scratch:
+        base = hft_checkpoint or _base(config, Path(scratch))
+        shape = _shape(base, config)
+        lines = [f"base: {config.base.path or 'random'}, {shape.parameters / 1e6:.1f} million parameters"]
+        if base is None:
+            lines.append(f"base not found here, so its tokenizer and the data were not tried: {config.base.path}")
+        else:
+            lines += _data_lines(base, config)
+    lines.append(describe("HFT", hft(shape, config.hft, H100), H100, processes))
+    lines.append(describe("HGPO", hgpo(shape, config.hgpo, processes, H100), H100, processes))
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""Estimates of memory and time before a run: rough formulas, every assumption printed beside the figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lhrm_train.config import HFTConfig, HGPOConfig, LoraConfig
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One accelerator: dense bf16 operations per second, memory bandwidth in bytes per second, and the share of
+    both that training and sampling are assumed to reach.
+    """
+
+    name: str
+    flops: float
+    bandwidth: float
+    compute_share: float = 0.35
+    bandwidth_share: float = 0.25
+
+
+H100 = Hardware("H100 SXM", 989e12, 3.35e12)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model that the formulas need."""
+
+    parameters: float
+    layers: int
+    hidden_size: int
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Memory of one process in bytes by purpose, and seconds on one accelerator."""
+
+    memory: dict[str, float]
+    seconds: float
+
+    @property
+    def total_bytes(self) -> float:
+        """Sum over all purposes."""
+        return sum(self.memory.values())
+
+
+def _weights(shape: Shape, lora: LoraConfig) -> dict[str, float]:
+    if lora.rank:
+        # Two matrices of rank r per adapted projection; a projection is roughly hidden x hidden.
+        adapters = shape.layers * len(lora.targets) * 2 * lora.rank * shape.hidden_size
+        return {"frozen bf16 weights": 2 * shape.parameters, "adapters and optimiser": 16 * adapters}
+    return {"fp32 weights": 4 * shape.parameters, "gradients": 4 * shape.parameters, "AdamW": 8 * shape.parameters}
+
+
+def _activations(shape: Shape, tokens: float, checkpointing: bool) -> dict[str, float]:
+    # Per token and layer about 34 * hidden bytes in bf16 without checkpointing, 2 * hidden with it.
+    per_layer = (2 if checkpointing else 34) * shape.hidden_size
+    return {"activations": tokens * shape.layers * per_layer, "fp32 logits": tokens * shape.vocab_size * 8}
+
+
+def hft(shape: Shape, config: HFTConfig, hardware: Hardware) -> Estimate:
+    """Estimate stage one: 6 operations per parameter and token, 8 with checkpointing."""
+    tokens = config.rows * config.row_length
+    memory = _weights(shape, config.lora) | _activations(shape, tokens, config.gradient_checkpointing)
+    operations = (8 if config.gradient_checkpointing else 6) * shape.parameters
+    # `steps` are updates; every process takes its own rows, so the time does not depend on their number.
+    trained = config.steps * config.accumulation * tokens
+    return Estimate(memory, trained * operations / (hardware.flops * hardware.compute_share))
+
+
+def hgpo(shape: Shape, config: HGPOConfig, processes: int, hardware: Hardware) -> Estimate:
+    """Estimate stage two: sampling is bound by reading the weights once per position, training by arithmetic.
+
+    Completions are assumed to be half as long as `max_new_tokens`.
+    """
+    tokens = config.micro_rows * config.row_length
+    memory = _weights(shape, config.lora) | _activations(shape, tokens, config.gradient_checkpointing)
+    if not config.lora.rank:
+        memory |= {"bf16 copy that samples": 2 * shape.parameters}
+        if config.refresh_reference_every != 1:
+            memory |= {"reference": 4 * shape.parameters}
+    rollouts = config.prompts * config.rollouts / processes
+    batches = max(1.0, rollouts / config.generate_batch)
+    per_position = 2 * shape.parameters / (hardware.bandwidth * hardware.bandwidth_share)
+    sampling = batches * config.max_new_tokens * per_position
+    trained = rollouts * config.max_new_tokens / 2
+    # One pass each for the old and the reference log-probabilities, then forward and backward per epoch.
+    operations = (4 + 6 * config.epochs) * shape.parameters
+    training = trained * operations / (hardware.flops * hardware.compute_share)
+    return Estimate(memory, config.steps * (sampling + training))
+
+
+def describe(stage: str, estimate: Estimate, hardware: Hardware, processes: int) -> str:
+    """Return the estimate in words, with its assumptions."""
+    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in estimate.memory.items())
+    return (
+        f"{stage} (estimate): {estimate.total_bytes / GIB:.1f} GiB per process ({parts}); "
+        f"{estimate.seconds / 3600:.1f} h on {processes} x {hardware.name}, assuming "
+        f"{hardware.compute_share:.0%} of its arithmetic and {hardware.bandwidth_share:.0%} of its bandwidth"
+    )

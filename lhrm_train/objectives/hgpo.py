@@ -1,0 +1,36 @@
+"""HGPO (arXiv 2505.14631, section 3.3): modes compete for the tag, rollouts of one mode for the response."""
+
+from __future__ import annotations
+
+import torch
+
+from lhrm_train.advantages import (
+    Advantages,
+    Groups,
+    both_fail,
+    drop_invalid,
+    inter_rewards,
+    intra_rewards,
+    normalise,
+    think_wins,
+)
+from lhrm_train.config import HGPOConfig
+from lhrm_train.objectives.base import Objective
+
+
+def advantages(groups: Groups, config: HGPOConfig) -> Advantages:
+    """Give the response the intra term and the opening tag intra + alpha * inter.
+
+    With `config.mask_both_fail` the tag gets no inter term where neither mode scores above 0.
+    """
+    scores_PGN = groups.scores_PGN
+    intra_PGN = normalise(intra_rewards(scores_PGN, groups.tokens_PGN, config.ties))
+    rewards_PGN = inter_rewards(think_wins(groups, config.token_price), scores_PGN.shape)
+    inter_PGN = normalise(rewards_PGN.flatten(1)).view_as(scores_PGN)
+    if config.mask_both_fail:
+        fail_P11 = both_fail(scores_PGN)[:, None, None]
+        inter_PGN = torch.where(fail_P11, torch.zeros_like(inter_PGN), inter_PGN)
+    return Advantages(intra_PGN, drop_invalid(intra_PGN + config.alpha * inter_PGN, scores_PGN))
+
+
+HGPO = Objective(advantages)

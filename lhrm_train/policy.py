@@ -1,0 +1,99 @@
+"""The model in training: full weights or low-rank adapters, and the copy of it that samples."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lhrm_train.checkpoint import load_model
+from lhrm_train.config import ConfigError, LoraConfig
+from lhrm_train.format import Manifest
+from lhrm_train.rollout import serving_copy
+
+
+class Policy:
+    """A causal LM that trains. `lm` computes; with adapters its frozen weights are bf16, else they are fp32."""
+
+    def __init__(self, directory: Path, lora: LoraConfig, device: torch.device, checkpointing: bool) -> None:
+        self._lora = bool(lora.rank)
+        self.lm = load_model(directory, torch.bfloat16 if self._lora else torch.float32)
+        self._adapters: Any = None
+        if self._lora:
+            self._adapters = _add_adapters(self.lm, lora, Manifest.load(directory))
+        self.lm.to(device)  # type: ignore[arg-type]
+        if checkpointing:
+            self.lm.gradient_checkpointing_enable({"use_reentrant": False})
+        self._serving: PreTrainedModel | None = None
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether only low-rank adapters train."""
+        return self._lora
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return what training changes, by parameter name."""
+        return {name: p.detach() for name, p in self.lm.named_parameters() if p.requires_grad}
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what trained_state returned. Raises ValueError when the names differ."""
+        mine = self.trained_state()
+        if mine.keys() != state.keys():
+            raise ValueError(f"the saved state has other parameters: {sorted(mine.keys() ^ state.keys())[:3]} ...")
+        for name, value in state.items():
+            mine[name].copy_(value)
+
+    def merged(self) -> PreTrainedModel:
+        """Return the model with its adapters folded in; without adapters it is the model itself."""
+        if self._adapters is None:
+            return self.lm
+        merged: PreTrainedModel = copy.deepcopy(self._adapters).merge_and_unload()
+        return merged
+
+    @torch.no_grad()
+    def sampler(self) -> PreTrainedModel:
+        """Return the present policy as a model to sample from, frozen, in evaluation mode.
+
+        Full weights are cast to bf16 in a copy that is kept from step to step; adapters sample in place.
+        """
+        if self._adapters is not None:
+            self.lm.eval()
+            return self.lm
+        if self._serving is None:
+            self._serving = serving_copy(self.lm)
+        for target, source in zip(self._serving.parameters(), self.lm.parameters(), strict=True):
+            target.copy_(source)
+        return self._serving
+
+    @contextmanager
+    def base(self) -> Iterator[None]:
+        """Switch the adapters off within the block: the model as it was before training."""
+        with self._adapters.disable_adapter():
+            yield
+
+
+def _add_adapters(lm: PreTrainedModel, lora: LoraConfig, manifest: Manifest) -> Any:
+    try:
+        from peft import LoraConfig as PeftConfig
+        from peft import get_peft_model
+    except ImportError as exc:
+        raise ConfigError("lora.rank > 0 needs the package peft: pip install 'lhrm[train]'") from exc
+    return get_peft_model(
+        lm,
+        PeftConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,  # type: ignore[arg-type]
+            lora_dropout=lora.dropout,
+            target_modules=list(lora.targets),
+            # The tags are new words, so their rows must learn even when nothing else of the embedding does.
+            trainable_token_indices=sorted(astuple(manifest.tags)),
+            task_type="CAUSAL_LM",
+        ),
+    )

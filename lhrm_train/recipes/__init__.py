@@ -1,0 +1,1 @@
+"""Settings files of complete runs, found by name."""

@@ -1,0 +1,66 @@
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from lhrm_train.config import BaseConfig, ConfigError, DataConfig, HFTConfig, HGPOConfig
+from lhrm_train.format import ChatTokenizer, Message
+from lhrm_train.nano import build_base
+from lhrm_train.problems import Problem
+from lhrm_train.streams import ListedProblems, demonstration_data, problem_data
+
+TINY = BaseConfig(name="tiny", hidden_size=32, layers=1, heads=2, intermediate_size=48)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("base")
+    build_base(path, TINY, seed=0)
+    return ChatTokenizer.load(path)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "data.jsonl"
+    rows = [{"prompt": f"Say {i}.", "answer": str(i)} for i in range(20)]
+    rows += [{"prompt": f"Think of {i}.", "reasoning": f"It is {i}.", "answer": str(i)} for i in range(20)]
+    rows += [{"prompt": "Say 3. " * 60, "answer": "3"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    return DataConfig(source="jsonl", files=(str(path),))
+
+
+def test_every_problem_is_drawn_once_per_pass():
+    problems = [Problem((Message("user", str(i)),)) for i in range(10)]
+    stream = ListedProblems(problems, seed=0)
+    # Five steps of four are two passes, the third of them half in each.
+    drawn = [problem.question for step in range(5) for problem in stream.draw(step, 4)]
+    assert Counter(drawn[:10]) == Counter(drawn[10:]) == Counter(str(i) for i in range(10))
+    assert drawn[:10] != drawn[10:]
+    assert [p.question for p in stream.draw(3, 4)] == drawn[12:16]
+    with pytest.raises(ConfigError, match="no problem is left"):
+        ListedProblems([], seed=0)
+
+
+def test_epochs_become_updates(tokenizer, file):
+    config = HFTConfig(epochs=3, rows=2, row_length=64, think_share=0)
+    data = demonstration_data(tokenizer, file, config, seed=0)
+    per_pass = data.config.steps / 3
+    assert data.cleaning.duplicates == 1
+    assert (data.mixture.think, data.mixture.no_think, data.mixture.too_long) == (20, 20, 1)
+    assert per_pass > 2
+    both = demonstration_data(tokenizer, file, replace(config, accumulation=2), seed=0, processes=2)
+    assert both.config.steps == max(1, round(data.config.steps / 4))
+
+
+def test_problems_without_room_for_an_answer_are_counted(tokenizer, file):
+    data = problem_data(tokenizer, file, HGPOConfig(row_length=64, max_new_tokens=8), seed=0)
+    assert data.too_long == 1
+    assert data.cleaning.kept == 41
+    assert len({p.question for step in range(10) for p in data.stream.draw(step, 4)}) == 40
+
+
+def test_the_suite_has_no_passes(tokenizer):
+    with pytest.raises(ConfigError, match=r"hft\.epochs > 0 and hft\.think_share = 0"):
+        demonstration_data(tokenizer, DataConfig(), HFTConfig(epochs=1), seed=0)
+    assert demonstration_data(tokenizer, DataConfig(), HFTConfig(), seed=0).config == HFTConfig()
