@@ -160,7 +160,7 @@ class HGPOConfig:
     grad_clip: float = 1.0
     row_length: int = 320  # longest prompt and max_new_tokens
     micro_rows: int = 36  # packed rows per forward pass
-    generate_batch: int = 512  # sequences sampled at once
+    generate_batch: int = 64  # sequences sampled at once; a GPU takes more
     gradient_checkpointing: bool = False
     lora: LoraConfig = field(default_factory=LoraConfig)
     save_every: int = 10
@@ -212,7 +212,7 @@ class EvalConfig:
     context_questions: int = 500
     hft_samples: int = 4  # per mode, for the checkpoint before HGPO
     validation_samples: int = 4  # per mode, on half as many prompts
-    batch: int = 512  # completions that are sampled together, without a server
+    batch: int = 64  # completions that are sampled together, without a server; a GPU takes more
     chunk: int = 32  # prompts between two writes; a killed evaluation loses at most one chunk
     concurrency: int = 16  # requests at a server at once
     request_timeout_s: float = 600.0

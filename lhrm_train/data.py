@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,10 +25,22 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Group:
+    """A prompt laid out once, followed by several of its completions; `numbers` are those of the samples."""
+
+    prompt_ids: list[int]
+    completions: tuple[list[int], ...]
+    numbers: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + sum(map(len, self.completions))
+
+
+@dataclass(frozen=True)
 class Batch:
     """Packed rows. Only completion tokens are trained; each is predicted from the position before it.
 
-    `mask_B1TT` is True where attention is allowed: causal, within one sample.
+    `mask_B1TT` is True where attention is allowed: causal, to the own prompt and within one completion.
     `source_M` indexes the flattened (B*T) positions that predict `target_M`; `sample_M` is the sample
     each trained token belongs to and `decision_M` is True on opening tags.
     """
@@ -43,7 +55,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on `device`."""
-        return Batch(**{field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)})
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
 
     @property
     def trained_tokens(self) -> int:
@@ -73,39 +85,98 @@ def pack(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     return rows
 
 
+def share_prompts(samples: Sequence[Sample], size: int, row_length: int) -> list[Group]:
+    """Lay every `size` neighbouring samples, which have one prompt, out as one group, or more where a row is short.
+
+    Raises ValueError when neighbours have different prompts.
+    """
+    groups: list[Group] = []
+    for start in range(0, len(samples), size):
+        prompt = samples[start].prompt_ids
+        numbers: list[int] = []
+        length = len(prompt)
+        for number in range(start, min(start + size, len(samples))):
+            if samples[number].prompt_ids != prompt:
+                raise ValueError(f"samples {start} and {number} do not share a prompt")
+            need = len(samples[number].completion_ids)
+            if numbers and length + need > row_length:
+                groups.append(_group(samples, numbers))
+                numbers, length = [], len(prompt)
+            numbers.append(number)
+            length += need
+        groups.append(_group(samples, numbers))
+    return groups
+
+
+def _group(samples: Sequence[Sample], numbers: Sequence[int]) -> Group:
+    completions = tuple(samples[number].completion_ids for number in numbers)
+    return Group(samples[numbers[0]].prompt_ids, completions, tuple(numbers))
+
+
 def collate(samples: Sequence[Sample], rows: Sequence[Sequence[int]], row_length: int) -> Batch:
     """Lay out `rows` of sample indices as one batch; padding positions attend to themselves only."""
-    count = len(rows)
-    input_BT = torch.zeros(count, row_length, dtype=torch.long)
-    position_BT = torch.zeros(count, row_length, dtype=torch.long)
-    segment_BT = torch.arange(row_length).neg().sub(1).repeat(count, 1)
-    source: list[int] = []
-    target: list[int] = []
-    owner: list[int] = []
-    decision: list[bool] = []
+    groups = [Group(s.prompt_ids, (s.completion_ids,), (i,)) for i, s in enumerate(samples)]
+    return collate_groups(groups, rows, row_length)
+
+
+@dataclass
+class _Layout:
+    """Rows under construction. `unit` is the group a position belongs to, `branch` its completion, 0 in the prompt."""
+
+    input_BT: Tensor
+    position_BT: Tensor
+    unit_BT: Tensor
+    branch_BT: Tensor
+    source: list[int] = field(default_factory=list)
+    target: list[int] = field(default_factory=list)
+    owner: list[int] = field(default_factory=list)
+    decision: list[bool] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, rows: int, length: int) -> _Layout:
+        zeros = torch.zeros(rows, length, dtype=torch.long)
+        padding = torch.arange(length).neg().sub(1).repeat(rows, 1)
+        return cls(zeros, zeros.clone(), padding, zeros.clone())
+
+    def write(self, b: int, offset: int, ids: list[int], position: int, unit: int, branch: int) -> None:
+        end = offset + len(ids)
+        self.input_BT[b, offset:end] = torch.tensor(ids)
+        self.position_BT[b, offset:end] = torch.arange(position, position + len(ids))
+        self.unit_BT[b, offset:end] = unit
+        self.branch_BT[b, offset:end] = branch
+
+    def place(self, b: int, offset: int, unit: int, group: Group) -> int:
+        """Lay `group` out from `offset` of row `b` on; return the offset behind it."""
+        start, flat = len(group.prompt_ids), b * self.input_BT.shape[1]
+        self.write(b, offset, group.prompt_ids, 0, unit, 0)
+        last_of_prompt, offset = offset + start - 1, offset + start
+        for branch, (ids, number) in enumerate(zip(group.completions, group.numbers, strict=True), start=1):
+            self.write(b, offset, ids, start, unit, branch)
+            self.source += [flat + last_of_prompt, *range(flat + offset, flat + offset + len(ids) - 1)]
+            self.target += ids
+            self.owner += [number] * len(ids)
+            self.decision += [True] + [False] * (len(ids) - 1)
+            offset += len(ids)
+        return offset
+
+
+def collate_groups(groups: Sequence[Group], rows: Sequence[Sequence[int]], row_length: int) -> Batch:
+    """Lay out `rows` of group indices as one batch; the completions of a group do not see each other."""
+    layout = _Layout.empty(len(rows), row_length)
     for b, row in enumerate(rows):
         offset = 0
-        for segment, index in enumerate(row):
-            sample = samples[index]
-            ids, start = sample.prompt_ids + sample.completion_ids, len(sample.prompt_ids)
-            end = offset + len(ids)
-            input_BT[b, offset:end] = torch.tensor(ids)
-            position_BT[b, offset:end] = torch.arange(len(ids))
-            segment_BT[b, offset:end] = segment
-            first = b * row_length + offset + start - 1
-            source += range(first, first + len(sample.completion_ids))
-            target += sample.completion_ids
-            owner += [index] * len(sample.completion_ids)
-            decision += [True] + [False] * (len(sample.completion_ids) - 1)
-            offset = end
-    same = segment_BT[:, :, None] == segment_BT[:, None, :]
+        for unit, index in enumerate(row):
+            offset = layout.place(b, offset, unit, groups[index])
+    unit_BT, branch_BT = layout.unit_BT, layout.branch_BT
+    same = unit_BT[:, :, None] == unit_BT[:, None, :]
+    visible = (branch_BT[:, None, :] == 0) | (branch_BT[:, :, None] == branch_BT[:, None, :])
     causal = torch.ones(row_length, row_length, dtype=torch.bool).tril()
     return Batch(
-        input_BT=input_BT,
-        position_BT=position_BT,
-        mask_B1TT=(same & causal)[:, None],
-        source_M=torch.tensor(source, dtype=torch.long),
-        target_M=torch.tensor(target, dtype=torch.long),
-        sample_M=torch.tensor(owner, dtype=torch.long),
-        decision_M=torch.tensor(decision, dtype=torch.bool),
+        input_BT=layout.input_BT,
+        position_BT=layout.position_BT,
+        mask_B1TT=(same & visible & causal)[:, None],
+        source_M=torch.tensor(layout.source, dtype=torch.long),
+        target_M=torch.tensor(layout.target, dtype=torch.long),
+        sample_M=torch.tensor(layout.owner, dtype=torch.long),
+        decision_M=torch.tensor(layout.decision, dtype=torch.bool),
     )

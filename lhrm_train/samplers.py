@@ -192,12 +192,11 @@ def load_for_evaluation(checkpoint: Path) -> tuple[PreTrainedModel, ChatTokenize
         import torch
 
         from lhrm_train.checkpoint import load_model
+        from lhrm_train.rollout import for_sampling
     except ImportError as exc:
         raise ConfigError(f"evaluating a checkpoint needs the package {exc.name}: pip install 'lhrm[train]'") from exc
     tokenizer = ChatTokenizer.load(checkpoint)
     # Loading in bf16, unlike casting to it, leaves the rotary frequencies in fp32, as a server has them.
     lm = load_model(checkpoint, torch.bfloat16)
     lm.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-    lm.requires_grad_(False)
-    lm.eval()
-    return lm, tokenizer
+    return for_sampling(lm), tokenizer

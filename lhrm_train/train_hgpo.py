@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from lhrm_train.checkpoint import is_checkpoint, load_model, load_state, save_checkpoint, save_state, stage_manifest
 from lhrm_train.config import ConfigError, HGPOConfig, RewardConfig
-from lhrm_train.data import Batch, collate, pack
+from lhrm_train.data import Batch, Group, collate_groups, pack, share_prompts
 from lhrm_train.devices import accelerator, total
 from lhrm_train.experience import Experience, gather, reference_scores
 from lhrm_train.format import ChatTokenizer
@@ -114,18 +114,20 @@ class HGPOTrainer:
         return warmup * trapezoid(self.done / self.config.steps, self.config.decay_from, FINAL_LR_SHARE)
 
     def _minibatches(self, experience: Experience) -> list[list[Scored]]:
-        rows = pack([len(sample) for sample in experience.samples], self.config.row_length)
+        # The completions of a prompt share its tokens, which would otherwise be computed N times.
+        groups = share_prompts(experience.samples, self.config.rollouts, self.config.row_length)
+        rows = pack([len(group) for group in groups], self.config.row_length)
         random.Random(f"rows-{self.seed}-{self.done}").shuffle(rows)
         size = -(-len(rows) // self.config.minibatches)
         micro = self.config.micro_rows
         return [
-            [self._scored(experience, part[at : at + micro]) for at in range(0, len(part), micro)]
+            [self._scored(experience, groups, part[at : at + micro]) for at in range(0, len(part), micro)]
             for part in (rows[start : start + size] for start in range(0, len(rows), size))
         ]
 
     @torch.no_grad()
-    def _scored(self, experience: Experience, rows: list[list[int]]) -> Scored:
-        batch = collate(experience.samples, rows, self.config.row_length).to(self.accelerator.device)
+    def _scored(self, experience: Experience, groups: list[Group], rows: list[list[int]]) -> Scored:
+        batch = collate_groups(groups, rows, self.config.row_length).to(self.accelerator.device)
         response_M = experience.response_R.to(batch.sample_M.device)[batch.sample_M]
         decision_M = experience.decision_R.to(batch.sample_M.device)[batch.sample_M]
         with self.accelerator.autocast():

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lhrm_train.data import Sample, collate, pack
+from lhrm_train.data import Group, Sample, collate, collate_groups, pack, share_prompts
 from lhrm_train.scorer import TokenScorer, target_logprobs
 from tests.tiny_model import tiny_llama
 
@@ -44,7 +44,6 @@ def test_collate_by_hand():
 
 
 def test_packing_changes_no_log_probability():
-
     samples = [Sample([5, 6, 7], [8, 9]), Sample([10, 11], [12, 13, 14])]
     scorer = TokenScorer(tiny_llama())
     with torch.no_grad():
@@ -55,3 +54,42 @@ def test_packing_changes_no_log_probability():
             one = collate([sample], [[0]], len(sample))
             alone.append(target_logprobs(scorer(one), one.target_M))
     assert torch.allclose(together, torch.cat(alone), atol=2e-2)
+
+
+def test_collate_groups_by_hand():
+    batch = collate_groups([Group([10, 11], ([20, 21], [30]), (7, 5))], [[0]], 6)
+    assert batch.input_BT.tolist() == [[10, 11, 20, 21, 30, 0]]
+    # Both completions begin at position 2, and their first tokens are predicted from the end of the prompt.
+    assert batch.position_BT.tolist() == [[0, 1, 2, 3, 2, 0]]
+    assert batch.source_M.tolist() == [1, 2, 1]
+    assert batch.target_M.tolist() == [20, 21, 30]
+    assert batch.sample_M.tolist() == [7, 7, 5]
+    assert batch.decision_M.tolist() == [True, False, True]
+    allowed = batch.mask_B1TT[0, 0]
+    assert allowed[3].tolist() == [True, True, True, True, False, False]
+    assert allowed[4].tolist() == [True, True, False, False, True, False]
+
+
+def test_prompts_are_shared_and_split_where_a_row_is_short():
+    samples = [Sample([1, 2], [3] * n) for n in (4, 4, 1)] + [Sample([9], [3])] * 3
+    groups = share_prompts(samples, 3, 8)
+    assert [group.numbers for group in groups] == [(0,), (1, 2), (3, 4, 5)]
+    assert [len(group) for group in groups] == [6, 7, 4]
+    with pytest.raises(ValueError, match="samples 0 and 1 do not share a prompt"):
+        share_prompts([Sample([1], [3]), Sample([2], [3])], 2, 8)
+
+
+def test_sharing_a_prompt_changes_no_log_probability_and_no_gradient():
+    samples = [Sample([5, 6, 7], [8, 9]), Sample([5, 6, 7], [12, 13, 14]), Sample([5, 6, 7], [15])]
+
+    def of(batch):
+        scorer = TokenScorer(tiny_llama())
+        logp = target_logprobs(scorer(batch), batch.target_M)
+        logp.sum().backward()
+        return logp.detach(), torch.cat([p.grad.flatten() for p in scorer.parameters()])
+
+    alone, apart = of(collate(samples, [[0, 1, 2]], 16))
+    shared, together = of(collate_groups(share_prompts(samples, 3, 16), [[0]], 16))
+    assert torch.allclose(alone, shared, atol=1e-4)
+    assert torch.allclose(apart, together, atol=1e-3)
+    assert apart.norm() > 1

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+from collections import Counter
 from dataclasses import astuple, replace
 
 import pytest
@@ -16,6 +17,7 @@ from lhrm_train.metrics import read_metrics
 from lhrm_train.nano import build_base
 from lhrm_train.objectives.base import winner
 from lhrm_train.optim import NonFiniteLossError, Optimizers, cosine, trapezoid
+from lhrm_train.rewards import Judged
 from lhrm_train.rollout import choices, generate_forced
 from lhrm_train.scorer import TokenScorer, target_logprobs
 from lhrm_train.stop import InterruptedRunError
@@ -200,21 +202,26 @@ def test_hft_accumulation_equals_larger_batches(base):
         def batches(self, start):
             yield from self.parts
 
-    def after(config, rows):
+    def gradients(config, rows):
         trainer = HFTTrainer(base, config, Listed(rows), seed=1)
-        return trainer.step(), trainer.policy.trained_state()
+        trainer.optimizers.step = lambda scale, loss: 0.0
+        loss = trainer.step()["loss"]
+        return loss, torch.cat([p.grad.flatten() for p in trainer.policy.lm.parameters()])
 
-    whole, state = after(HFT, 4)
-    split, parts = after(replace(HFT, rows=2, accumulation=2), 2)
-    assert split["loss"] == pytest.approx(whole["loss"], rel=1e-4)
-    assert split["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-2)
-    assert all(torch.allclose(state[name], parts[name], atol=5e-3) for name in state)
+    loss, whole = gradients(HFT, 4)
+    split_loss, parts = gradients(replace(HFT, rows=2, accumulation=2), 2)
+    assert split_loss == pytest.approx(loss, rel=1e-4)
+    # Compute is bf16, so sums in another order differ in the third digit.
+    assert (whole - parts).norm() < 0.02 * whole.norm()
+    assert whole.norm() > 0
 
 
 def test_adapters_train_the_tags_and_merge(base, tmp_path):
     config = replace(HFT, lora=LoraConfig(rank=4, alpha=8.0), muon_lr=0.0, steps=2)
     trained = train_hft(base, tmp_path, config, demonstrations(base), seed=1, recipe={})
-    before, after = weights(base), weights(trained)
+    # Frozen weights are held in bf16, which rounds a base that was saved in fp32.
+    before = {name: value.bfloat16().float() for name, value in weights(base).items()}
+    after = weights(trained)
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert "model.layers.0.self_attn.q_proj.weight" in changed
@@ -235,12 +242,26 @@ def test_adapters_train_the_tags_and_merge(base, tmp_path):
     assert weights(final).keys() == before.keys()
 
 
-@pytest.mark.parametrize("name", ["grpo", "adaptthink"])
-def test_the_other_objectives_train(hft, tmp_path, name):
-    config = replace(HGPO, objective=name, steps=1, reference_rollouts=1)
-    final = train_hgpo(hft, tmp_path, config, REWARD, SuiteProblems(0), seed=0, recipe={})
-    before, after = weights(hft), weights(final)
-    assert any(not torch.equal(before[key], after[key]) for key in before)
+class ParityJudge:
+    """Scores a completion by the sum of its ids, even or odd, so that groups are mixed."""
+
+    def __init__(self):
+        self.failures = Counter()
+
+    def judge(self, problem, mode, ids):
+        right = float(sum(ids) % 2)
+        return Judged(right, "", len(ids), 0, len(ids), True, False, True, 0, False, False)
+
+
+@pytest.mark.parametrize("name", ["hgpo", "grpo", "adaptthink"])
+def test_every_objective_trains(hft, name):
+    config = replace(HGPO, objective=name, reference_rollouts=1)
+    trainer = HGPOTrainer(hft, config, REWARD, SuiteProblems(0), seed=0)
+    trainer.judge = ParityJudge()
+    before = {key: value.clone() for key, value in trainer.policy.trained_state().items()}
+    row = trainer.step()
+    assert 0 < row["accuracy_think"] + row["accuracy_no_think"] < 2
+    assert any(not torch.equal(before[key], value) for key, value in trainer.policy.trained_state().items())
 
 
 def test_the_reference_can_follow_the_policy(hft, tmp_path):
