@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from lhrm_train.config import ConfigError, RunConfig, load_config, recipe_names
-from lhrm_train.format import FormatError
 
 # Without these, glibc returns freed tensors to the kernel and page faults take most of a CPU run.
 ALLOCATOR = "glibc.malloc.mmap_threshold=2147483648:glibc.malloc.trim_threshold=8589934592:glibc.malloc.mmap_max=0"
@@ -62,6 +61,10 @@ def _tune_process(threads: int) -> None:
 
 
 def _run(arguments: argparse.Namespace, config: RunConfig) -> str:
+    if arguments.command == "init":
+        from lhrm_train.init import init_base
+
+        return f"checkpoint={init_base(arguments.base, arguments.out, arguments.name, arguments.seed)}"
     if arguments.command == "run":
         from lhrm_train.dry_run import dry_run
         from lhrm_train.pipeline import run
@@ -79,27 +82,23 @@ def _run(arguments: argparse.Namespace, config: RunConfig) -> str:
     return publish(arguments.runs, arguments.into, config)
 
 
-def _light(arguments: argparse.Namespace) -> str:
-    if arguments.command == "prompts":
-        from lhrm_train.suite.export import write_prompts
+def _prompts(arguments: argparse.Namespace) -> int:
+    from lhrm_train.suite.export import write_prompts
 
-        write_prompts(arguments.out, arguments.count)
-        return f"prompts={arguments.count}"
-    from lhrm_train.init import init_base
-
-    return f"checkpoint={init_base(arguments.base, arguments.out, arguments.name, arguments.seed)}"
+    write_prompts(arguments.out, arguments.count)
+    print(f"prompts={arguments.count}")
+    return 0
 
 
 def main() -> int:
     """Run the command line; returns the exit status."""
     arguments = _parser().parse_args()
+    if arguments.command == "prompts":
+        return _prompts(arguments)
     try:
-        if arguments.command in ("prompts", "init"):
-            print(_light(arguments))
-            return 0
-        config = load_config(arguments.config, arguments.set)
+        config = load_config(getattr(arguments, "config", None), getattr(arguments, "set", None))
         import torch  # noqa: F401
-    except (ConfigError, FormatError) as exc:
+    except ConfigError as exc:
         print(f"lhrm-train: {exc}", file=sys.stderr)
         return 2
     except ImportError as exc:
@@ -111,15 +110,15 @@ def main() -> int:
 
     try:
         text = _run(arguments, config)
-        # Under a launcher of several processes the first one speaks.
-        if os.environ.get("RANK", "0") == "0":
-            print(text)
     except InterruptedRunError as exc:
         print(f"lhrm-train: {exc}; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
     except USER_ERRORS as exc:
         print(f"lhrm-train: {exc}", file=sys.stderr)
         return 1
+    # Under a launcher of several processes the first one speaks.
+    if os.environ.get("RANK", "0") == "0":
+        print(text)
     return 0
 
 

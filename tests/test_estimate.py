@@ -1,0 +1,51 @@
+from dataclasses import replace
+
+import pytest
+
+from lhrm_train.config import HFTConfig, HGPOConfig, LoraConfig
+from lhrm_train.estimate import Hardware, Shape, describe, hft, hgpo
+
+SHAPE = Shape(parameters=1e9, layers=10, hidden_size=1000, vocab_size=2000)
+HARDWARE = Hardware("card", flops=100e12, bandwidth=1e12, compute_share=0.5, bandwidth_share=0.5)
+HFT = HFTConfig(steps=100, rows=1, row_length=1000, muon_lr=0.0)
+
+
+def test_stage_one_by_hand():
+    out = hft(SHAPE, HFT, HARDWARE)
+    # 16 bytes per parameter; 1,000 tokens x 10 layers x 34 x 1,000 bytes; 1,000 x 2,000 logits of 8 bytes.
+    assert out.memory == {
+        "fp32 weights": 4e9,
+        "gradients": 4e9,
+        "AdamW": 8e9,
+        "activations": 0.34e9,
+        "fp32 logits": 0.016e9,
+    }
+    # 100,000 tokens x 6e9 operations at 50e12 per second.
+    assert out.seconds == pytest.approx(12.0)
+    again = hft(SHAPE, replace(HFT, gradient_checkpointing=True), HARDWARE)
+    assert again.memory["activations"] == 0.02e9
+    assert again.seconds == pytest.approx(16.0)
+
+
+def test_adapters_hold_the_weights_once():
+    out = hft(SHAPE, replace(HFT, lora=LoraConfig(rank=8)), HARDWARE)
+    assert out.memory["frozen bf16 weights"] == 2e9
+    # 10 layers x 7 projections x 2 matrices x 8 x 1,000 values of 16 bytes.
+    assert out.memory["adapters and optimiser"] == 16 * 10 * 7 * 2 * 8 * 1000
+
+
+def test_stage_two_by_hand():
+    config = HGPOConfig(steps=10, prompts=100, rollouts=4, max_new_tokens=100, generate_batch=200, epochs=1)
+    out = hgpo(SHAPE, config, 2, HARDWARE)
+    # Two processes of 200 rollouts each: one batch x 100 positions x 2e9 bytes at .5e12 per second = .4 s.
+    # Training: 200 x 50 tokens x 10e9 operations at 50e12 per second = 2 s.
+    assert out.seconds == pytest.approx(10 * (0.4 + 2.0))
+    assert out.memory["bf16 copy that samples"] == 2e9
+    assert out.memory["reference"] == 4e9
+    assert "reference" not in hgpo(SHAPE, replace(config, refresh_reference_every=1), 2, HARDWARE).memory
+
+
+def test_the_description_states_its_assumptions():
+    text = describe("HFT", hft(SHAPE, HFT, HARDWARE), HARDWARE, 1)
+    assert text.startswith("HFT (estimate): 15.2 GiB per process (fp32 weights 3.7,")
+    assert "assuming 50% of its arithmetic and 50% of its bandwidth" in text
