@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from process_tree import alive, gone
@@ -41,14 +42,13 @@ def test_a_child_dies_with_its_parent_only_on_the_leash(leashed: bool):
 def test_a_leashed_child_is_out_of_reach_of_the_terminals_ctrl_c():
     parent = subprocess.Popen([sys.executable, "-c", PARENT.format(leashed=True)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    # The child sets its group before the parent's fork returns only by luck: ask again until it has.
     child = int(parent.stdout.readline().split()[0])
     parent.stdout.close()
     try:
-        for _ in range(200):
-            if os.getpgid(child) == child:
-                break
-            os.sched_yield()
+        # The child sets its own group, which may be after its parent has printed its id.
+        deadline = time.monotonic() + 10
+        while os.getpgid(child) != child and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert os.getpgid(child) == child != os.getpgid(parent.pid)
     finally:
         parent.kill()
