@@ -14,6 +14,7 @@ from lhrm_train.estimate import H100, Shape, describe, hft, hgpo
 from lhrm_train.format import ChatTokenizer
 from lhrm_train.init import InitError, init_base
 from lhrm_train.nano import build_base
+from lhrm_train.rewards import Judge
 from lhrm_train.streams import demonstration_data, problem_data
 
 
@@ -54,6 +55,7 @@ def _data_lines(base: Path, config: RunConfig) -> list[str]:
         )
     if "hgpo" in config.stages:
         problems = problem_data(tokenizer, config.prompts, config.hgpo, config.hgpo_seed)
+        Judge(tokenizer, config.reward).check(problems.problems)
         drawn = problems.stream.draw(0, config.hgpo.prompts)
         lines.append(f"HGPO data: {problems.cleaning or config.prompts.source}; {problems.too_long} prompts too long")
         lines.append(f"HGPO: {config.hgpo.steps} steps of {len(drawn)} prompts x {config.hgpo.rollouts} rollouts")

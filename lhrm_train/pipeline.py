@@ -22,6 +22,7 @@ from lhrm_train.format import ChatTokenizer
 from lhrm_train.init import init_base
 from lhrm_train.nano import build_base
 from lhrm_train.plots import plot_curves
+from lhrm_train.rewards import Judge
 from lhrm_train.run_card import write_run_card
 from lhrm_train.streams import demonstration_data, problem_data
 from lhrm_train.suite_report import evaluate_run, finish_manifest, rows_once, write_report
@@ -138,7 +139,9 @@ def _run_hft(base: Path, out: Path, config: RunConfig, recipe: dict[str, object]
 
 
 def _run_hgpo(init: Path, out: Path, config: RunConfig, recipe: dict[str, object]) -> None:
-    data = problem_data(ChatTokenizer.load(init), config.prompts, config.hgpo, config.hgpo_seed)
+    tokenizer = ChatTokenizer.load(init)
+    data = problem_data(tokenizer, config.prompts, config.hgpo, config.hgpo_seed)
+    Judge(tokenizer, config.reward).check(data.problems)  # an unknown scorer ends the run now, not at its first use
     _note_data(out, cleaning=data.cleaning, prompts_too_long=data.too_long)
     train_hgpo(init, out, config.hgpo, config.reward, data.stream, config.hgpo_seed, recipe)
     if accelerator().is_main_process:

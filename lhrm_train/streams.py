@@ -29,9 +29,13 @@ class DemonstrationData:
 
 @dataclass(frozen=True)
 class ProblemData:
-    """HGPO's stream and what was left out on the way; `too_long` counts prompts without room for an answer."""
+    """HGPO's stream and what was left out on the way; `too_long` counts prompts without room for an answer.
+
+    `problems` are all that a finite stream draws from; empty where the stream is endless.
+    """
 
     stream: ProblemStream
+    problems: Sequence[Problem] = ()
     cleaning: CleaningReport | None = None
     too_long: int = 0
 
@@ -82,4 +86,4 @@ def problem_data(tokenizer: ChatTokenizer, data: DataConfig, config: HGPOConfig,
     kept, cleaning = clean(read_problems(data), data)
     room = config.row_length - config.max_new_tokens - 1
     fitting = [p for p in kept if len(encode_chat(tokenizer, p.messages, None)) <= room]
-    return ProblemData(ListedProblems(fitting, seed), cleaning, len(kept) - len(fitting))
+    return ProblemData(ListedProblems(fitting, seed), fitting, cleaning, len(kept) - len(fitting))

@@ -180,6 +180,8 @@ class HGPOTrainer:
             self.optimizers.load_state_dict(state["optimizers"])
             if "reference" in state:
                 self.reference.load_state_dict(state["reference"])
+            if rank := self.accelerator.process_index:
+                torch.manual_seed(hash((self.seed, self.done, rank)))  # the saved random state is the first process's
 
 
 def train_hgpo(

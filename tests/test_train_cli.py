@@ -58,3 +58,29 @@ def test_a_dry_run_of_the_nano(tmp_path):
     assert "HFT: 3400 updates; a micro-batch is (24, 224) ids" in done.stdout
     assert "HGPO: 80 steps of 128 prompts x 4 rollouts" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_nano_trains_without_the_packages_that_other_data_need(tmp_path):
+    # `make setup` does not install these.
+    absent = "datasets peft tensorboard math_verify reasoning_gym gguf pandas pyarrow".split()
+    program = (
+        "import sys\n"
+        f"for name in {absent!r}: sys.modules[name] = None\n"
+        "sys.argv = ['lhrm-train', 'run', 'nano', '--out', sys.argv[1], *sys.argv[2:]]\n"
+        "from lhrm_train.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    sizes = {"base.hidden_size": 32, "base.layers": 1, "base.heads": 2, "base.intermediate_size": 48}
+    sizes |= {"hft.steps": 1, "hft.rows": 2, "hgpo.steps": 1, "hgpo.prompts": 2, "hgpo.max_new_tokens": 2}
+    sizes |= {"eval.prompts": 40, "eval.samples": 2, "eval.max_new_tokens": 2, "eval.context_questions": 2}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), *(f"--set={name}={value}" for name, value in sizes.items())],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "GLIBC_TUNABLES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1].startswith("prompts=40 ")
+    assert not (tmp_path / "hft" / "tensorboard").exists()
