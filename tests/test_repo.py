@@ -166,6 +166,11 @@ def test_no_file_is_larger_than_15_megabytes():
     assert [relative(p) for p in tracked() if p.stat().st_size > 15_000_000] == []
 
 
+def test_no_link_is_tracked():
+    # A linked environment would replace the one of everybody who pulls.
+    assert [str(path) for path in tracked() if path.is_symlink()] == []
+
+
 def test_the_changelog_starts_with_the_version_of_the_package():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     found = re.search(r"^## \[?v?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
