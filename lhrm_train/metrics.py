@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +12,8 @@ from typing import IO, Any
 METRICS_NAME = "metrics.jsonl"
 
 
-def read_metrics(directory: Path) -> list[dict[str, float]]:
-    """Return the rows of a finished or running stage; empty when there are none."""
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """Return the rows of a finished or running stage, None where a mean was of nothing; empty without a file."""
     path = directory / METRICS_NAME
     if not path.is_file():
         return []
@@ -42,7 +43,9 @@ class MetricsLog:
         """Append the row of step ``row["step"]``."""
         if self._file is None:
             return
-        self._file.write(json.dumps({name: round(value, 5) for name, value in row.items()}) + "\n")
+        # JSON has no NaN.
+        finite = {name: round(value, 5) if math.isfinite(value) else None for name, value in row.items()}
+        self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in row.items():

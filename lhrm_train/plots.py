@@ -161,7 +161,7 @@ def plot_curves(metrics: Path, names: Sequence[str], path: Path, smooth: int = 1
     rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     figure, axis = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
     for name in names:
-        values = [row[name] for row in rows]
+        values = [math.nan if row[name] is None else row[name] for row in rows]
         averaged = [mean(values[max(0, i - smooth + 1) : i + 1]) for i in range(len(values))]
         axis.plot([row["step"] for row in rows], averaged, label=name)
     axis.set_xlabel("step")

@@ -6,6 +6,7 @@ Departures from the paper are fields of HFTConfig with the paper's value beside 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,17 +15,15 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from lhrm_train.checkpoint import is_checkpoint, load_state, save_checkpoint, save_state, stage_manifest
 from lhrm_train.config import HFTConfig
 from lhrm_train.data import Batch
 from lhrm_train.devices import accelerator, total
-from lhrm_train.metrics import MetricsLog
+from lhrm_train.loop import take_steps
 from lhrm_train.optim import Optimizers, cosine, trapezoid
 from lhrm_train.policy import Policy
 from lhrm_train.scorer import TokenScorer
-from lhrm_train.stop import InterruptedRunError, StopSignals
 
 
 class BatchStream(Protocol):
@@ -41,6 +40,7 @@ class HFTTrainer:
     def __init__(self, base: Path, config: HFTConfig, stream: BatchStream, seed: int) -> None:
         torch.manual_seed(seed)
         self.config, self.done = config, 0
+        self.failures: Counter[str] = Counter()  # nothing is scored here
         self.accelerator: Accelerator = accelerator()
         self.policy = Policy(base, config.lora, self.accelerator.device, config.gradient_checkpointing)
         self.scorer = self.accelerator.prepare(TokenScorer(self.policy.lm))
@@ -111,25 +111,12 @@ def train_hft(
 
     Raises InterruptedRunError after saving when asked to stop, NonFiniteLossError before a bad update.
     """
-    target, state_dir = out / "checkpoint", out / "state"
+    target = out / "checkpoint"
     if is_checkpoint(target):
         return target
     trainer = HFTTrainer(base, config, stream, seed)
-    trainer.restore(state_dir)
-    main = trainer.accelerator.is_main_process
-    bar = tqdm(total=config.steps, initial=trainer.done, desc="HFT", unit="step", mininterval=5, disable=not main)
-    with bar, StopSignals() as stop, MetricsLog(out, trainer.done, active=main) as log:
-        while trainer.done < config.steps:
-            row = trainer.step()
-            log.write(row)
-            bar.update()
-            bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-            stopping = bool(total(trainer.accelerator, stop.requested))
-            if stopping or trainer.done % config.save_every == 0 or trainer.done == config.steps:
-                trainer.save(state_dir)
-            if stopping:
-                raise InterruptedRunError(f"HFT stopped at step {trainer.done} of {config.steps}")
-    if main:
+    take_steps(trainer, "HFT", config.steps, config.save_every, out, ("loss",))
+    if trainer.accelerator.is_main_process:
         manifest = stage_manifest(base, {**recipe, "stage": "hft"})
         save_checkpoint(trainer.policy.merged(), manifest, base, target)
     trainer.accelerator.wait_for_everyone()

@@ -8,6 +8,8 @@ HGPOConfig with the paper's value beside them.
 from __future__ import annotations
 
 import random
+import sys
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,6 @@ from typing import Protocol
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from lhrm_train.checkpoint import is_checkpoint, load_model, load_state, save_checkpoint, save_state, stage_manifest
 from lhrm_train.config import ConfigError, HGPOConfig, RewardConfig
@@ -24,15 +25,14 @@ from lhrm_train.data import Batch, Group, collate_groups, pack, share_prompts
 from lhrm_train.devices import accelerator, total
 from lhrm_train.experience import Experience, gather, reference_scores
 from lhrm_train.format import ChatTokenizer
+from lhrm_train.loop import take_steps
 from lhrm_train.loss import LossInputs, LossOutputs, policy_loss
-from lhrm_train.metrics import MetricsLog
 from lhrm_train.objectives import objective
 from lhrm_train.optim import Optimizers, trapezoid
 from lhrm_train.policy import Policy
 from lhrm_train.problems import Problem
 from lhrm_train.rewards import Judge
 from lhrm_train.scorer import TokenScorer, target_logprobs
-from lhrm_train.stop import InterruptedRunError, StopSignals
 
 FINAL_LR_SHARE = 0.03
 
@@ -78,6 +78,11 @@ class HGPOTrainer:
             self.scorer, config.lr, config.betas, config.grad_clip, weight_decay=config.weight_decay
         )
         self._stream = stream
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Failures of scorers by exception."""
+        return self.judge.failures
 
     def step(self) -> dict[str, float]:
         """Run one outer iteration and return its metrics."""
@@ -197,31 +202,14 @@ def train_hgpo(
 
     Raises InterruptedRunError after saving when asked to stop, NonFiniteLossError before a bad update.
     """
-    target, state_dir = out / "checkpoint", out / "state"
+    target = out / "checkpoint"
     if is_checkpoint(target):
         return target
     trainer = HGPOTrainer(init, config, reward, stream, seed)
-    trainer.restore(state_dir)
-    main = trainer.accelerator.is_main_process
-    failures = 0
-    bar = tqdm(total=config.steps, initial=trainer.done, desc="HGPO", unit="step", mininterval=5, disable=not main)
-    with bar, StopSignals() as stop, MetricsLog(out, trainer.done, active=main) as log:
-        while trainer.done < config.steps:
-            row = trainer.step()
-            log.write(row)
-            bar.update()
-            bar.set_postfix(agree=f"{row['agreement']:.3f}", think=f"{row['think_rate']:.2f}", refresh=False)
-            if sum(trainer.judge.failures.values()) > failures:
-                failures = sum(trainer.judge.failures.values())
-                bar.write(
-                    f"scorer failures so far: {dict(trainer.judge.failures)}; first: {trainer.judge.first_failure}"
-                )
-            stopping = bool(total(trainer.accelerator, stop.requested))
-            if stopping or trainer.done % config.save_every == 0 or trainer.done == config.steps:
-                trainer.save(state_dir)
-            if stopping:
-                raise InterruptedRunError(f"HGPO stopped at step {trainer.done} of {config.steps}")
-    if main:
+    take_steps(trainer, "HGPO", config.steps, config.save_every, out, ("agreement", "think_rate"))
+    if trainer.judge.first_failure:
+        print(f"HGPO: the first failure of a scorer: {trainer.judge.first_failure}", file=sys.stderr)
+    if trainer.accelerator.is_main_process:
         manifest = stage_manifest(init, {**recipe, "stage": "hgpo"})
         save_checkpoint(trainer.policy.merged(), manifest, init, target)
     trainer.accelerator.wait_for_everyone()

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 from collections import Counter
@@ -12,6 +13,7 @@ from lhrm_train.config import BaseConfig, EvalConfig, HFTConfig, HGPOConfig, Lor
 from lhrm_train.data import Sample, collate
 from lhrm_train.evaluate import context_rows, evaluate, load_for_evaluation
 from lhrm_train.format import ChatTokenizer, Manifest, Mode
+from lhrm_train.loop import take_steps
 from lhrm_train.loss import LossInputs, policy_loss
 from lhrm_train.metrics import read_metrics
 from lhrm_train.nano import build_base
@@ -306,3 +308,23 @@ def test_evaluation_rows(hft):
     assert [row.variant for row in contexts[:3]] == ["bare", "system", "two turns"]
     assert len(contexts) == 12
     assert {item.key for item in mix.fixed_items(4, config.seed + 1, "test")} == {row.key for row in contexts}
+
+
+def test_a_failing_scorer_is_reported_and_changes_no_weight(hft, tmp_path, capsys):
+    class Failing:
+        def __init__(self):
+            self.failures = Counter()
+
+        def judge(self, problem, mode, ids):
+            self.failures["ValueError"] += 1
+            return Judged(math.nan, "", len(ids), 0, len(ids), True, False, False, 0, False, False)
+
+    trainer = HGPOTrainer(hft, replace(HGPO, beta=0.0), REWARD, SuiteProblems(0), seed=0)
+    trainer.judge = Failing()
+    before = {key: value.clone() for key, value in trainer.policy.trained_state().items()}
+    take_steps(trainer, "HGPO", 1, 1, tmp_path, ("invalid",))
+    assert all(torch.equal(before[key], value) for key, value in trainer.policy.trained_state().items())
+    (row,) = read_metrics(tmp_path)
+    assert row["invalid"] == 1.0
+    assert row["accuracy_think"] is None
+    assert "scorer failures so far, by exception: {'ValueError': 12}" in capsys.readouterr().out
