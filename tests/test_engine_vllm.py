@@ -122,16 +122,16 @@ def test_sampling_defaults_come_from_generation_config(tmp_path: Path):
 
 
 def test_a_seed_repeats_and_another_seed_differs(loop_thread, vllm_engine, nano_tokenizer):
-    prompt = prompts(nano_tokenizer, Mode.THINK)[0]
+    prompt = prompts(nano_tokenizer, Mode.THINK)[6]  # outside the suite, so the model is unsure
     requests = [
-        GenerationRequest(f"s{i}", prompt, Sampling(max_tokens=32, temperature=5.0, seed=seed))
-        for i, seed in enumerate((11, 11, 12))
+        GenerationRequest(f"s{i}", prompt, Sampling(max_tokens=32, temperature=2.0, seed=seed))
+        for i, seed in enumerate((11, 11, 12, 13, 14))
     ]
-    first, same, other = (
+    first, same, *others = (
         [i for d in deltas for i in d.token_ids] for deltas in run_all(loop_thread, vllm_engine, requests)
     )
     assert first == same
-    assert first != other
+    assert any(other != first for other in others)
 
 
 def test_closing_streams_frees_their_slots_in_the_engine(loop_thread, vllm_engine, nano_tokenizer):
