@@ -72,6 +72,8 @@ SYSTEM_MESSAGES = (
     "You are a careful assistant. Give only the answer.",
 )
 CONTEXT_SHARE = 0.28
+# Answering after earlier turns takes longer to learn than the kinds themselves.
+CURRICULUM_CONTEXT_SHARE = 0.42
 SPLITS = ("train", "validation", "test")
 
 
@@ -138,7 +140,7 @@ def _context(rng: random.Random, style: str, split: str) -> list[Message]:
     if style in ("system", "system+turns"):
         messages.append(Message("system", rng.choice(SYSTEM_MESSAGES)))
     if style in ("turns", "system+turns"):
-        for _ in range(rng.choices((1, 2), (0.4, 0.6))[0]):
+        for _ in range(rng.choices((1, 2), (0.3, 0.7))[0]):
             kind, level = _pick(rng, WORKLOAD)
             earlier = _draw_in_split(rng, kind, level, split)
             messages += [Message("user", earlier.question), Message("assistant", earlier.answer)]
@@ -161,12 +163,12 @@ def make_item(rng: random.Random, kind: Kind, level: int, split: str, context: l
 
 
 def sample_item(rng: random.Random, split: str, weights: Mapping[str, float] = WORKLOAD) -> Item:
-    """Draw one item of `split`; about a quarter carry a system message, earlier turns or both."""
+    """Draw one item of `split`; a quarter and more carry a system message, earlier turns or both."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
     kind, level = _pick(rng, weights)
     style = "bare"
-    if rng.random() < CONTEXT_SHARE:
+    if rng.random() < (CURRICULUM_CONTEXT_SHARE if weights is CURRICULUM else CONTEXT_SHARE):
         style = rng.choices(("system", "turns", "system+turns"), (0.3, 0.35, 0.35))[0]
     return make_item(rng, kind, level, split, _context(rng, style, split), style)
 

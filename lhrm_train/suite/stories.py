@@ -11,7 +11,8 @@ CUP_PHRASES = (
     "The ball is in cup {}. Swap {}. Where is the ball?",
     "A ball is under cup {}. Swap {}. Which cup has the ball?",
 )
-CUP_STEPS = {1: 1, 2: 4, 3: 5, 4: 7, 5: 9}
+# A single swap can be learned by heart, but not always is, so it is only a small part of level 1.
+CUP_STEPS = {1: (1, 2, 2, 2, 2), 2: (3, 4), 3: (5, 6), 4: (7, 8), 5: (9,)}
 NAMES = ("Tom", "Ann", "Bob", "Eva")
 THINGS = ("apples", "coins", "books", "pens")
 GAINS = ("buys", "finds", "gets")
@@ -31,11 +32,11 @@ def _swaps(rng: random.Random, cup: str, count: int) -> list[tuple[str, str, str
 
 
 def _cups(rng: random.Random, level: int) -> Draw:
-    start = rng.choice(CUPS)
+    start, count = rng.choice(CUPS), rng.choice(CUP_STEPS[level])
     while True:
-        swaps = _swaps(rng, start, CUP_STEPS[level])
+        swaps = _swaps(rng, start, count)
         # A ball that hardly moves could be found without following the swaps.
-        if level == 1 or sum(before != after for _, _, before, after in swaps) >= 2:
+        if sum(before != after for _, _, before, after in swaps) >= min(2, level):
             break
     named = [f"{a} and {b}" for a, b, _, _ in swaps]
     trace = ",".join(f"{a}{b}:{before}>{after}" for a, b, before, after in swaps)
@@ -61,5 +62,5 @@ def _story(rng: random.Random, level: int) -> Draw:
     return Draw(f"story {name} {thing} {start} {steps}", question, str(value), f"{''.join(named)};{','.join(steps)}")
 
 
-CUPS_KIND = Kind("cups", _cups, levels=(1, 2, 3, 4, 5), closed_levels=(1,))
+CUPS_KIND = Kind("cups", _cups, levels=(1, 2, 3, 4, 5))
 STORY = Kind("story", _story, levels=(1, 2, 3, 4, 5), closed_levels=(1,))
