@@ -124,12 +124,16 @@ class SavingsCalibration:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The checkpoint's ``lhrm.json``: everything a server needs beside the Hugging Face files."""
+    """The checkpoint's ``lhrm.json``: everything a server needs beside the Hugging Face files.
+
+    `text_start` is the token in front of every prompt, for bases that were trained with one.
+    """
 
     name: str
     tags: TagIds
     turn_start: str = TURN_START
     turn_end: str = TURN_END
+    text_start: str | None = None
     format_version: int = FORMAT_VERSION
     base_model: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -183,6 +187,7 @@ class ChatTokenizer:
             tokenizer.no_padding()
             tokenizer.no_truncation()
         self.turn_end_id = self._single_id(manifest.turn_end)
+        self.prefix_ids = (self._single_id(manifest.text_start),) if manifest.text_start else ()
         self.tags = manifest.tags
         named = dict(zip(TAGS, asdict(self.tags).values(), strict=True))
         for tag, expected in named.items():
@@ -244,7 +249,7 @@ def encode_chat(tokenizer: ChatTokenizer, messages: Sequence[Message], mode: Mod
     With `mode` None the ids end where the model decides. Raises FormatError on an unknown role.
     """
     marks = tokenizer.manifest
-    ids: list[int] = []
+    ids = list(tokenizer.prefix_ids)
     for message in messages:
         if message.role not in ROLES:
             raise FormatError(f"unknown role {message.role!r}; known: {', '.join(ROLES)}")
@@ -265,13 +270,14 @@ def encode_answer(tokenizer: ChatTokenizer, mode: Mode, reasoning: str, answer: 
     return [tags.no_think, *text(answer), tags.no_think_end, tokenizer.turn_end_id]
 
 
-def chat_template(turn_start: str = TURN_START, turn_end: str = TURN_END) -> str:
+def chat_template(turn_start: str = TURN_START, turn_end: str = TURN_END, text_start: str | None = None) -> str:
     """Return the Jinja template other tools use; ``lhrm_mode`` = think | no_think | absent."""
     opening = (
         f"{{%- if lhrm_mode == 'think' %}}{THINK_OPEN}"
         f"{{%- elif lhrm_mode == 'no_think' %}}{NO_THINK_OPEN}{{%- endif %}}"
     )
     return (
+        f"{text_start or ''}"
         "{%- for message in messages %}"
         f"{{{{- '{turn_start}' + message['role'] + '\\n' + message['content'] + '{turn_end}\\n' }}}}"
         "{%- endfor %}"

@@ -5,13 +5,11 @@ missing of turn markers, tags and padding is added as special tokens, each one i
 
 New rows of the embedding (and of an untied head) start where the base already knows something close. A tag starts at
 the mean of the words that say what it does, because a random row is far from every direction the layers have learned
-to read. A new start of turn starts at the base's start of text: prompts carry no other token at position 0, and models
-that rely on such a token find it there. A new end of turn starts at the base's end of text, so that the base can
-already stop. Each such row gets the typical length of its words, since a mean of vectors is too short, and a little
-seeded noise, so that no two are equal. Rows that nothing uses are the mean of all rows: their logits stay average.
-
-The format never adds a start-of-text token to a prompt and `lhrm.json` has no field for one; the saved tokenizer adds
-none either. Bases that were trained with one and keep their own turn markers (Gemma) must learn to do without it.
+to read. A new start of turn starts at the base's start of text, unless that itself goes in front of every prompt, as
+in bases that put one in front of their texts or chats. A new end of turn starts at the base's end of text, so that the
+base can already stop. Each such row gets the typical length of its words, since a mean of vectors is too short, and a
+little seeded noise, so that no two are equal. Rows that nothing uses are the mean of all rows: their logits stay
+average.
 """
 
 from __future__ import annotations
@@ -185,7 +183,7 @@ def _meanings(vocabulary: Vocabulary) -> dict[int, list[int]]:
     bos, eos = vocabulary.old_id(vocabulary.bos), vocabulary.old_id(vocabulary.eos)
     if eos is not None and eos != chat.turn_end_id:
         sources[chat.turn_end_id] = [eos]
-    if bos is not None and bos not in (eos, vocabulary.ids[manifest.turn_start]):
+    if bos is not None and not manifest.text_start and bos not in (eos, vocabulary.ids[manifest.turn_start]):
         sources[vocabulary.ids[manifest.turn_start]] = [bos]
     return sources
 

@@ -104,6 +104,16 @@ def _add_tokens(backend: Tokenizer, wanted: Sequence[str]) -> Tokenizer:
     return tokenizer
 
 
+def _text_start(base: PreTrainedTokenizerFast, turn_start: str) -> str | None:
+    """Return the token that the base puts in front of every text or chat, None where it has none."""
+    bos = base.bos_token
+    if bos in (None, turn_start):
+        return None
+    template = str(base.chat_template or "")
+    before_texts = base.backend_tokenizer.encode("a").ids[:1] == [base.bos_token_id]
+    return bos if before_texts or "bos_token" in template or template.startswith(bos) else None
+
+
 def extend_tokenizer(base: PreTrainedTokenizerFast, name: str, base_name: str, seed: int) -> Vocabulary:
     """Add what the format needs to the tokenizer of `base_name`, for a checkpoint called `name`.
 
@@ -114,9 +124,11 @@ def extend_tokenizer(base: PreTrainedTokenizerFast, name: str, base_name: str, s
     backend = base.backend_tokenizer
     old_ids = backend.get_vocab(with_added_tokens=True)
     turn_start, turn_end = _turn_markers(old_ids)
+    text_start = _text_start(base, turn_start)
     # Whoever masks padding out of the loss must not mask the end of turn with it.
     pad = base.pad_token if base.pad_token not in (None, turn_end) else PAD
-    tokenizer = _add_tokens(backend, (turn_start, turn_end, *TAGS, pad))
+    starts = (text_start,) if text_start else ()
+    tokenizer = _add_tokens(backend, (*starts, turn_start, turn_end, *TAGS, pad))
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=turn_end,
@@ -127,13 +139,14 @@ def extend_tokenizer(base: PreTrainedTokenizerFast, name: str, base_name: str, s
         model_max_length=base.model_max_length,
         clean_up_tokenization_spaces=False,
     )
-    fast.chat_template = chat_template(turn_start, turn_end)
+    fast.chat_template = chat_template(turn_start, turn_end, text_start)
     ids = fast.get_vocab()
     manifest = Manifest(
         name=name,
         tags=TagIds(*(ids[tag] for tag in TAGS)),
         turn_start=turn_start,
         turn_end=turn_end,
+        text_start=text_start,
         base_model=base_name,
         recipe={"base": base_name, "seed": seed},
     )
@@ -145,7 +158,8 @@ def extend_tokenizer(base: PreTrainedTokenizerFast, name: str, base_name: str, s
 
 def _check(vocabulary: Vocabulary) -> None:
     chat, manifest = vocabulary.chat, vocabulary.chat.manifest
-    markers = (manifest.turn_start, manifest.turn_end, *TAGS)
+    starts = (manifest.text_start,) if manifest.text_start else ()
+    markers = (*starts, manifest.turn_start, manifest.turn_end, *TAGS)
     marker_ids = {vocabulary.ids[marker] for marker in markers}
     for text in (*PROBES, *(f"a {marker} b" for marker in markers)):
         ids = chat.encode_text(text)

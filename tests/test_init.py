@@ -127,7 +127,37 @@ def test_template_gives_the_same_ids_on_harmless_text(made, mode):
     ids = fast.apply_chat_template(raw, add_generation_prompt=True, tokenize=True, return_dict=False, **extra)
     assert list(ids) == encode_chat(made.chat, messages, mode)
     rendered = fast.apply_chat_template(raw, add_generation_prompt=True, tokenize=False, **extra)
-    assert fast(rendered).input_ids == ids  # no start of text is added by default either
+    assert fast(rendered).input_ids == ids  # no second start of text is added
+
+
+def test_a_start_of_text_goes_in_front_of_every_prompt_where_the_base_has_one(made):
+    ids = encode_chat(made.chat, [Message("user", "hello")], None)
+    if made.kind == "llama_tied":
+        assert made.chat.manifest.text_start == "<s>"
+        assert ids[0] == made.id_of("<s>") == 1
+        assert ids.count(1) == 1
+        assert made.id_of("<s>") not in made.chat.encode_text("<s>")
+    else:
+        assert made.chat.manifest.text_start is None
+        assert ids[0] == made.id_of(CHATML[0])
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [("{{ bos_token }}{{ messages[0].content }}", "<bos>"), ("{{ messages[0].content }}", None), (None, None)],
+)
+def test_a_chat_template_may_ask_for_the_start_of_text(tmp_path, template, expected):
+    torch.manual_seed(0)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=byte_level(special=("<bos>", "<eos>")), bos_token="<bos>", eos_token="<eos>"
+    )
+    fast.chat_template = template
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(fast), **SHAPE))
+    first = init_base(str(save_base(tmp_path / "base", model, fast)), tmp_path / "out")
+    assert Manifest.load(first).text_start == expected
+    again = init_base(str(first), tmp_path / "again")
+    assert Manifest.load(again).text_start == expected
+    assert (again / "chat_template.jinja").read_text() == (first / "chat_template.jinja").read_text()
 
 
 def test_old_tokens_keep_their_ids_and_logits(made):
@@ -180,7 +210,8 @@ def test_turn_markers_start_at_the_texts_own(made):
 
     start, end = CHATML
     if made.kind == "llama_tied":
-        assert (alike(start, "<s>"), alike(end, "</s>"), alike(start, "</s>")) == (True, True, False)
+        # Its start of text goes in front of every prompt, so that a start of turn need not stand in for it.
+        assert (alike(start, "<s>"), alike(end, "</s>"), alike(start, "</s>")) == (False, True, False)
     elif made.kind in ("gpt2", "qwen2_tied"):  # start of text is absent, or the same token as its end
         assert (alike(start, OLD_ENDING), alike(end, OLD_ENDING)) == (False, True)
     else:  # trained markers and tags are kept to the last bit, as the test of old rows shows
