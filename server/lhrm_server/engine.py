@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 class EngineError(Exception):
@@ -14,6 +14,10 @@ class EngineError(Exception):
 
 class EngineDeadError(EngineError):
     """The engine is gone and will not serve again in this process."""
+
+
+class RequestRefusedError(EngineError):
+    """The engine cannot honour what the client asked for, such as a schema it cannot compile: a 400, not a 500."""
 
 
 class StopReason(Enum):
@@ -25,11 +29,23 @@ class StopReason(Enum):
 
 
 @dataclass(frozen=True)
+class Grammar:
+    """What the text must match. `value` is a JSON schema, a regular expression or an EBNF grammar as text; for
+    choice it is a JSON list of strings.
+    """
+
+    kind: Literal["json", "regex", "choice", "grammar"]
+    value: str
+
+
+@dataclass(frozen=True)
 class Sampling:
     """Sampling parameters; None means the checkpoint's own default (generation_config.json).
 
     `logprob_token_ids` asks for the raw log-probabilities (temperature 1, before bias and masks) of
-    exactly these ids at every generated position.
+    exactly these ids at every generated position; `top_logprobs` for those of the sampled id and of the
+    most likely ones, 0 of the sampled one alone. `stop_token_ids` end the sequence beside the end of
+    turn, and are part of it.
     """
 
     max_tokens: int
@@ -43,6 +59,10 @@ class Sampling:
     seed: int | None = None
     allowed_token_ids: tuple[int, ...] | None = None
     logprob_token_ids: tuple[int, ...] | None = None
+    top_logprobs: int | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True)
