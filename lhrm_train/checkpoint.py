@@ -110,7 +110,8 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     path = directory / STATE_NAME
     if not path.is_file():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+    # Mapped, because every process reads it and only some need all of it.
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
     torch.set_rng_state(state["rng"]["cpu"])
     if state["rng"]["cuda"]:
         torch.cuda.set_rng_state_all(state["rng"]["cuda"])

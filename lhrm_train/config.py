@@ -109,6 +109,7 @@ class HFTConfig:
     final_lr_share: float = 0.02
     grad_clip: float = 1.0
     gradient_checkpointing: bool = False
+    shard: bool = False  # split weights, gradients and AdamW's state over the processes (FSDP2)
     lora: LoraConfig = field(default_factory=LoraConfig)
     save_every: int = 200
 
@@ -116,6 +117,10 @@ class HFTConfig:
         """Refuse a think share that would hide one of the modes."""
         if not 0 <= self.think_share < 1:
             raise ConfigError(f"hft.think_share = {self.think_share}: both modes must be seen, so 0 <= share < 1")
+        if self.shard and (self.lora.rank or self.muon_lr):
+            raise ConfigError(
+                "hft.shard = true goes with full weights and AdamW: set hft.lora.rank and hft.muon_lr to 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,7 @@ class HGPOConfig:
     micro_rows: int = 36  # packed rows per forward pass
     generate_batch: int = 64  # sequences sampled at once; a GPU takes more
     gradient_checkpointing: bool = False
+    shard: bool = False  # split weights, gradients and AdamW's state over the processes (FSDP2)
     lora: LoraConfig = field(default_factory=LoraConfig)
     save_every: int = 10
 
@@ -169,6 +175,8 @@ class HGPOConfig:
         """Refuse groups that cannot be split into two halves."""
         if self.rollouts < 2 or self.rollouts % 2:
             raise ConfigError(f"hgpo.rollouts = {self.rollouts}: N must be even, half per mode")
+        if self.shard and (self.lora.rank or self.objective == "adaptthink"):
+            raise ConfigError("hgpo.shard = true goes neither with hgpo.lora.rank > 0 nor with objective adaptthink")
 
 
 # What `preset = "paper"` sets before the run's own settings are applied.

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import torch
 from accelerate import Accelerator
+from torch import nn
+
+from lhrm_train.scorer import TokenScorer
+from lhrm_train.sharding import shard
 
 
 def accelerator() -> Accelerator:
@@ -17,3 +21,12 @@ def total(accelerator: Accelerator, value: float) -> float:
         return value
     summed = accelerator.reduce(torch.tensor(float(value), device=accelerator.device), "sum")
     return float(summed.item())
+
+
+def distribute(accelerator: Accelerator, scorer: TokenScorer, *, split: bool) -> nn.Module:
+    """Return the scorer as it trains on all processes: whole on each of them, or split over them."""
+    if split and accelerator.num_processes > 1:
+        shard(scorer, accelerator.device)
+        return scorer
+    trained: nn.Module = accelerator.prepare(scorer)
+    return trained

@@ -76,6 +76,6 @@ def dry_run(config: RunConfig, hft_checkpoint: Path | None = None) -> str:
             lines.append(f"base not found here, so its tokenizer and the data were not tried: {config.base.path}")
         else:
             lines += _data_lines(base, config)
-    lines.append(describe("HFT", hft(shape, config.hft, H100), H100, processes))
+    lines.append(describe("HFT", hft(shape, config.hft, processes, H100), H100, processes))
     lines.append(describe("HGPO", hgpo(shape, config.hgpo, processes, H100), H100, processes))
     return "\n".join(lines)

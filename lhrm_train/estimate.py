@@ -48,12 +48,13 @@ class Estimate:
         return sum(self.memory.values())
 
 
-def _weights(shape: Shape, lora: LoraConfig) -> dict[str, float]:
+def _weights(shape: Shape, lora: LoraConfig, parts: int) -> dict[str, float]:
     if lora.rank:
         # Two matrices of rank r per adapted projection; a projection is roughly hidden x hidden.
         adapters = shape.layers * len(lora.targets) * 2 * lora.rank * shape.hidden_size
         return {"frozen bf16 weights": 2 * shape.parameters, "adapters and optimiser": 16 * adapters}
-    return {"fp32 weights": 4 * shape.parameters, "gradients": 4 * shape.parameters, "AdamW": 8 * shape.parameters}
+    mine = shape.parameters / parts
+    return {"fp32 weights": 4 * mine, "gradients": 4 * mine, "AdamW": 8 * mine}
 
 
 def _activations(shape: Shape, tokens: float, checkpointing: bool) -> dict[str, float]:
@@ -62,10 +63,11 @@ def _activations(shape: Shape, tokens: float, checkpointing: bool) -> dict[str, 
     return {"activations": tokens * shape.layers * per_layer, "fp32 logits": tokens * shape.vocab_size * 8}
 
 
-def hft(shape: Shape, config: HFTConfig, hardware: Hardware) -> Estimate:
+def hft(shape: Shape, config: HFTConfig, processes: int, hardware: Hardware) -> Estimate:
     """Estimate stage one: 6 operations per parameter and token, 8 with checkpointing."""
     tokens = config.rows * config.row_length
-    memory = _weights(shape, config.lora) | _activations(shape, tokens, config.gradient_checkpointing)
+    parts = processes if config.shard else 1
+    memory = _weights(shape, config.lora, parts) | _activations(shape, tokens, config.gradient_checkpointing)
     operations = (8 if config.gradient_checkpointing else 6) * shape.parameters
     # `steps` are updates; every process takes its own rows, so the time does not depend on their number.
     trained = config.steps * config.accumulation * tokens
@@ -78,11 +80,12 @@ def hgpo(shape: Shape, config: HGPOConfig, processes: int, hardware: Hardware) -
     Completions are assumed to be half as long as `max_new_tokens`.
     """
     tokens = config.micro_rows * config.row_length
-    memory = _weights(shape, config.lora) | _activations(shape, tokens, config.gradient_checkpointing)
+    parts = processes if config.shard else 1
+    memory = _weights(shape, config.lora, parts) | _activations(shape, tokens, config.gradient_checkpointing)
     if not config.lora.rank:
         memory |= {"bf16 copy that samples": 2 * shape.parameters}
         if config.refresh_reference_every != 1:
-            memory |= {"reference": 4 * shape.parameters}
+            memory |= {"reference": 4 * shape.parameters / parts}
     rollouts = config.prompts * config.rollouts / processes
     batches = max(1.0, rollouts / config.generate_batch)
     per_position = 2 * shape.parameters / (hardware.bandwidth * hardware.bandwidth_share)

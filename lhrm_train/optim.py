@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from lhrm_train.sharding import whole
+
 
 class NonFiniteLossError(RuntimeError):
     """The loss or gradient is not finite; raised before the update, so the weights are still good."""
@@ -44,7 +46,7 @@ class Optimizers:
 
         Raises NonFiniteLossError before anything is changed.
         """
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters, self.grad_clip))
         if not (math.isfinite(loss) and torch.isfinite(norm)):
             raise NonFiniteLossError(f"loss {loss}, gradient norm {norm.item()}")
         for part, base in zip(self.parts, self._base, strict=True):

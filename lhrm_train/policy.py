@@ -16,13 +16,25 @@ from transformers import PreTrainedModel
 from lhrm_train.checkpoint import load_model
 from lhrm_train.config import ConfigError, LoraConfig
 from lhrm_train.format import Manifest
-from lhrm_train.rollout import serving_copy
+from lhrm_train.optim import Optimizers
+from lhrm_train.rollout import for_sampling
+from lhrm_train.scorer import TokenScorer
+from lhrm_train.sharding import (
+    gather_model,
+    gather_optimizer,
+    is_sharded,
+    spread_model,
+    spread_optimizer,
+    whole,
+)
 
 
 class Policy:
     """A causal LM that trains. `lm` computes; with adapters its frozen weights are bf16, else they are fp32."""
 
     def __init__(self, directory: Path, lora: LoraConfig, device: torch.device, checkpointing: bool) -> None:
+        self._directory = directory
+        self._device = device
         self._lora = bool(lora.rank)
         self.lm = load_model(directory, torch.bfloat16 if self._lora else torch.float32)
         self._adapters: Any = None
@@ -31,6 +43,7 @@ class Policy:
         self.lm.to(device)  # type: ignore[arg-type]
         if checkpointing:
             self.lm.gradient_checkpointing_enable({"use_reentrant": False})
+        self.scorer = TokenScorer(self.lm)
         self._serving: PreTrainedModel | None = None
 
     @property
@@ -42,16 +55,36 @@ class Policy:
         """Return what training changes, by parameter name."""
         return {name: p.detach() for name, p in self.lm.named_parameters() if p.requires_grad}
 
-    def load_trained_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what trained_state returned. Raises ValueError when the names differ."""
+    def training_state(self, optimizers: Optimizers) -> dict[str, Any]:
+        """Return weights and optimiser states; split ones on the first process alone. All processes must call."""
+        if is_sharded(self.scorer):
+            parts = [gather_optimizer(self.scorer, part) for part in optimizers.parts]
+            return {"model": gather_model(self.scorer), "optimizers": parts}
+        return {"model": self.trained_state(), "optimizers": optimizers.state_dict()}
+
+    def load_training_state(self, state: dict[str, Any], optimizers: Optimizers) -> None:
+        """Restore what training_state returned. Raises ValueError when the names differ."""
+        if is_sharded(self.scorer):
+            spread_model(self.scorer, state["model"])
+            for part, saved in zip(optimizers.parts, state["optimizers"], strict=True):
+                spread_optimizer(self.scorer, part, saved)
+            return
         mine = self.trained_state()
-        if mine.keys() != state.keys():
-            raise ValueError(f"the saved state has other parameters: {sorted(mine.keys() ^ state.keys())[:3]} ...")
-        for name, value in state.items():
+        if mine.keys() != state["model"].keys():
+            other = sorted(mine.keys() ^ state["model"].keys())
+            raise ValueError(f"the saved state has other parameters: {other[:3]} ...")
+        for name, value in state["model"].items():
             mine[name].copy_(value)
+        optimizers.load_state_dict(state["optimizers"])
 
     def merged(self) -> PreTrainedModel:
-        """Return the model with its adapters folded in; without adapters it is the model itself."""
+        """Return the model as it is served: adapters folded in, split weights put together. All processes must call."""
+        if is_sharded(self.scorer):
+            state = gather_model(self.lm)
+            model = load_model(self._directory)
+            if state:  # only the first process has it, and only that one saves
+                model.load_state_dict(state)
+            return model
         if self._adapters is None:
             return self.lm
         merged: PreTrainedModel = copy.deepcopy(self._adapters).merge_and_unload()
@@ -67,9 +100,10 @@ class Policy:
             self.lm.eval()
             return self.lm
         if self._serving is None:
-            self._serving = serving_copy(self.lm)
+            loaded: Any = load_model(self._directory, torch.bfloat16)
+            self._serving = for_sampling(loaded.to(self._device))
         for target, source in zip(self._serving.parameters(), self.lm.parameters(), strict=True):
-            target.copy_(source)
+            target.copy_(whole(source))
         return self._serving
 
     @contextmanager

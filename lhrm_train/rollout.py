@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,17 +29,6 @@ def for_sampling(lm: PreTrainedModel) -> PreTrainedModel:
         # With one query per row, PyTorch's fused attention on CPU takes twice as long as two matrix products.
         lm.set_attn_implementation("eager")
     return lm
-
-
-def serving_copy(lm: PreTrainedModel) -> PreTrainedModel:
-    """Return a frozen copy with bf16 weights: what vLLM serves, and the fastest to sample from.
-
-    Buffers stay as they are: rotary frequencies in bf16 would turn late positions by whole fractions of a radian.
-    """
-    frozen = copy.deepcopy(lm)
-    for parameter in frozen.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16)
-    return for_sampling(frozen)
 
 
 def _left_pad(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

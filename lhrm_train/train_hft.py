@@ -19,11 +19,10 @@ from accelerate import Accelerator
 from lhrm_train.checkpoint import is_checkpoint, load_state, save_checkpoint, save_state, stage_manifest
 from lhrm_train.config import HFTConfig
 from lhrm_train.data import Batch
-from lhrm_train.devices import accelerator, total
+from lhrm_train.devices import accelerator, distribute, total
 from lhrm_train.loop import take_steps
 from lhrm_train.optim import Optimizers, cosine, trapezoid
 from lhrm_train.policy import Policy
-from lhrm_train.scorer import TokenScorer
 
 
 class BatchStream(Protocol):
@@ -43,9 +42,9 @@ class HFTTrainer:
         self.failures: Counter[str] = Counter()  # nothing is scored here
         self.accelerator: Accelerator = accelerator()
         self.policy = Policy(base, config.lora, self.accelerator.device, config.gradient_checkpointing)
-        self.scorer = self.accelerator.prepare(TokenScorer(self.policy.lm))
+        self.trained = distribute(self.accelerator, self.policy.scorer, split=config.shard)
         self.optimizers = Optimizers(
-            self.scorer,
+            self.policy.scorer,
             config.lr,
             config.betas,
             config.grad_clip,
@@ -62,9 +61,9 @@ class HFTTrainer:
         loss = 0.0
         for index, batch in enumerate(micro):
             last = index == len(micro) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.scorer):
+            with nullcontext() if last else self.accelerator.no_sync(self.trained):
                 with self.accelerator.autocast():
-                    logits_MV = self.scorer(batch)
+                    logits_MV = self.trained(batch)
                 nll = F.cross_entropy(logits_MV, batch.target_M, reduction="sum")
                 # The mean over all micro-batches and processes; accelerate averages gradients over processes.
                 self.accelerator.backward(nll * self.accelerator.num_processes / tokens)
@@ -91,17 +90,16 @@ class HFTTrainer:
         return warmup * trapezoid(progress, config.constant_share, config.final_lr_share)
 
     def save(self, directory: Path) -> None:
-        """Write the training state."""
+        """Write the training state; all processes must call."""
+        state = self.policy.training_state(self.optimizers)
         if self.accelerator.is_main_process:
-            state = {"model": self.policy.trained_state(), "optimizers": self.optimizers.state_dict()}
             save_state(directory, {"step": self.done, **state})
 
     def restore(self, directory: Path) -> None:
         """Continue from a saved state, if there is one."""
         if state := load_state(directory):
             self.done = state["step"]
-            self.policy.load_trained_state(state["model"])
-            self.optimizers.load_state_dict(state["optimizers"])
+            self.policy.load_training_state(state, self.optimizers)
 
 
 def train_hft(
@@ -116,8 +114,8 @@ def train_hft(
         return target
     trainer = HFTTrainer(base, config, stream, seed)
     take_steps(trainer, "HFT", config.steps, config.save_every, out, ("loss",))
+    merged = trainer.policy.merged()
     if trainer.accelerator.is_main_process:
-        manifest = stage_manifest(base, {**recipe, "stage": "hft"})
-        save_checkpoint(trainer.policy.merged(), manifest, base, target)
+        save_checkpoint(merged, stage_manifest(base, {**recipe, "stage": "hft"}), base, target)
     trainer.accelerator.wait_for_everyone()
     return target

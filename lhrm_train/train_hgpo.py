@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -22,7 +22,7 @@ from torch import Tensor
 from lhrm_train.checkpoint import is_checkpoint, load_model, load_state, save_checkpoint, save_state, stage_manifest
 from lhrm_train.config import ConfigError, HGPOConfig, RewardConfig
 from lhrm_train.data import Batch, Group, collate_groups, pack, share_prompts
-from lhrm_train.devices import accelerator, total
+from lhrm_train.devices import accelerator, distribute, total
 from lhrm_train.experience import Experience, gather, reference_scores
 from lhrm_train.format import ChatTokenizer
 from lhrm_train.loop import take_steps
@@ -33,6 +33,7 @@ from lhrm_train.policy import Policy
 from lhrm_train.problems import Problem
 from lhrm_train.rewards import Judge
 from lhrm_train.scorer import TokenScorer, target_logprobs
+from lhrm_train.sharding import gather_model, shard, spread_model
 
 FINAL_LR_SHARE = 0.03
 
@@ -69,15 +70,24 @@ class HGPOTrainer:
         self.policy = Policy(init, config.lora, device, config.gradient_checkpointing)
         if self.policy.has_adapters and config.refresh_reference_every > 1:
             raise ConfigError("hgpo.refresh_reference_every > 1 does not go with hgpo.lora.rank > 0")
-        self.scorer = TokenScorer(self.policy.lm)
-        self.trained = self.accelerator.prepare(self.scorer)
-        self.reference = self.scorer
-        if not self.policy.has_adapters:
-            self.reference = TokenScorer(load_model(init).to(device).eval()).requires_grad_(False)
+        self.scorer = self.policy.scorer
+        self.trained = distribute(self.accelerator, self.scorer, split=config.shard)
+        self.reference = self._make_reference(init)
         self.optimizers = Optimizers(
             self.scorer, config.lr, config.betas, config.grad_clip, weight_decay=config.weight_decay
         )
         self._stream = stream
+
+    def _make_reference(self, init: Path) -> TokenScorer:
+        # Adapters are switched off to give the reference; a reference renewed every step is the policy itself.
+        renewed = self.config.refresh_reference_every == 1 and not self.objective.needs_reference
+        if self.policy.has_adapters or renewed:
+            return self.scorer
+        model: Any = load_model(init)
+        reference = TokenScorer(model.to(self.accelerator.device).eval()).requires_grad_(False)
+        if self.config.shard and self.accelerator.num_processes > 1:
+            shard(reference, self.accelerator.device)
+        return reference
 
     @property
     def failures(self) -> Counter[str]:
@@ -169,22 +179,20 @@ class HGPOTrainer:
         }
 
     def save(self, directory: Path) -> None:
-        """Write the training state."""
-        if not self.accelerator.is_main_process:
-            return
-        state = {"model": self.policy.trained_state(), "optimizers": self.optimizers.state_dict()}
+        """Write the training state; all processes must call."""
+        state = self.policy.training_state(self.optimizers)
         if self.config.refresh_reference_every > 1:
-            state["reference"] = self.reference.state_dict()
-        save_state(directory, {"step": self.done, **state})
+            state["reference"] = gather_model(self.reference)
+        if self.accelerator.is_main_process:
+            save_state(directory, {"step": self.done, **state})
 
     def restore(self, directory: Path) -> None:
         """Continue from a saved state, if there is one."""
         if state := load_state(directory):
             self.done = state["step"]
-            self.policy.load_trained_state(state["model"])
-            self.optimizers.load_state_dict(state["optimizers"])
+            self.policy.load_training_state(state, self.optimizers)
             if "reference" in state:
-                self.reference.load_state_dict(state["reference"])
+                spread_model(self.reference, state["reference"])
             if rank := self.accelerator.process_index:
                 torch.manual_seed(hash((self.seed, self.done, rank)))  # the saved random state is the first process's
 
@@ -209,8 +217,8 @@ def train_hgpo(
     take_steps(trainer, "HGPO", config.steps, config.save_every, out, ("agreement", "think_rate"))
     if trainer.judge.first_failure:
         print(f"HGPO: the first failure of a scorer: {trainer.judge.first_failure}", file=sys.stderr)
+    merged = trainer.policy.merged()
     if trainer.accelerator.is_main_process:
-        manifest = stage_manifest(init, {**recipe, "stage": "hgpo"})
-        save_checkpoint(trainer.policy.merged(), manifest, init, target)
+        save_checkpoint(merged, stage_manifest(init, {**recipe, "stage": "hgpo"}), init, target)
     trainer.accelerator.wait_for_everyone()
     return target

@@ -11,7 +11,7 @@ HFT = HFTConfig(steps=100, rows=1, row_length=1000, muon_lr=0.0)
 
 
 def test_stage_one_by_hand():
-    out = hft(SHAPE, HFT, HARDWARE)
+    out = hft(SHAPE, HFT, 1, HARDWARE)
     # 16 bytes per parameter; 1,000 tokens x 10 layers x 34 x 1,000 bytes; 1,000 x 2,000 logits of 8 bytes.
     assert out.memory == {
         "fp32 weights": 4e9,
@@ -22,13 +22,13 @@ def test_stage_one_by_hand():
     }
     # 100,000 tokens x 6e9 operations at 50e12 per second.
     assert out.seconds == pytest.approx(12.0)
-    again = hft(SHAPE, replace(HFT, gradient_checkpointing=True), HARDWARE)
+    again = hft(SHAPE, replace(HFT, gradient_checkpointing=True), 1, HARDWARE)
     assert again.memory["activations"] == 0.02e9
     assert again.seconds == pytest.approx(16.0)
 
 
 def test_adapters_hold_the_weights_once():
-    out = hft(SHAPE, replace(HFT, lora=LoraConfig(rank=8)), HARDWARE)
+    out = hft(SHAPE, replace(HFT, lora=LoraConfig(rank=8)), 1, HARDWARE)
     assert out.memory["frozen bf16 weights"] == 2e9
     # 10 layers x 7 projections x 2 matrices x 8 x 1,000 values of 16 bytes.
     assert out.memory["adapters and optimiser"] == 16 * 10 * 7 * 2 * 8 * 1000
@@ -45,7 +45,16 @@ def test_stage_two_by_hand():
     assert "reference" not in hgpo(SHAPE, replace(config, refresh_reference_every=1), 2, HARDWARE).memory
 
 
+def test_split_weights_take_their_share():
+    out = hft(SHAPE, replace(HFT, shard=True), 4, HARDWARE)
+    assert [out.memory[name] for name in ("fp32 weights", "gradients", "AdamW")] == [1e9, 1e9, 2e9]
+    assert out.memory["activations"] == 0.34e9
+    stage_two = hgpo(SHAPE, HGPOConfig(shard=True), 4, HARDWARE).memory
+    assert (stage_two["reference"], stage_two["bf16 copy that samples"]) == (1e9, 2e9)
+    assert hft(SHAPE, HFT, 4, HARDWARE).memory["AdamW"] == 8e9
+
+
 def test_the_description_states_its_assumptions():
-    text = describe("HFT", hft(SHAPE, HFT, HARDWARE), HARDWARE, 1)
+    text = describe("HFT", hft(SHAPE, HFT, 1, HARDWARE), HARDWARE, 1)
     assert text.startswith("HFT (estimate): 15.2 GiB per process (fp32 weights 3.7,")
     assert "assuming 50% of its arithmetic and 50% of its bandwidth" in text

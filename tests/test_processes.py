@@ -10,7 +10,9 @@ import torch
 from conftest import ROOT
 
 from lhrm_train.checkpoint import load_model
+from lhrm_train.config import BaseConfig
 from lhrm_train.metrics import read_metrics
+from lhrm_train.nano import build_base
 
 SETTINGS = {
     "threads": 1,
@@ -29,11 +31,10 @@ SETTINGS = {
 }
 
 
-def train(out, processes, **more):
-    settings = [f"--set={name}={value}" for name, value in {**SETTINGS, **more}.items()]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m", "lhrm_train"]
+def launch(processes, *command):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
     done = subprocess.run(
-        [sys.executable, *launch, "run", "nano", "--out", str(out), *settings],
+        [sys.executable, *torchrun, *map(str, command)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -42,6 +43,11 @@ def train(out, processes, **more):
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
+
+
+def train(out, processes, **more):
+    settings = [f"--set={name}={value}" for name, value in {**SETTINGS, **more}.items()]
+    return launch(processes, "lhrm_train", "run", "nano", "--out", out, *settings)
 
 
 @pytest.mark.slow
@@ -56,3 +62,18 @@ def test_two_processes_equal_accumulation_in_one(tmp_path):
     assert json.loads((tmp_path / "two" / "run.json").read_text())["seconds"].keys() == {"base", "hft", "hgpo"}
     assert [row["step"] for row in read_metrics(tmp_path / "two" / "hgpo")] == [1]
     assert printed.splitlines()[-1] == f"checkpoint={tmp_path / 'two' / 'hgpo' / 'checkpoint'}"
+
+
+@pytest.mark.slow
+def test_split_weights_train_save_and_resume_as_whole_ones_do(tmp_path):
+    build_base(tmp_path / "base", BaseConfig(hidden_size=32, layers=2, heads=2, intermediate_size=48), seed=0)
+    for how in ("shard", "whole"):
+        launch(2, "tests.shard_worker", tmp_path / "base", tmp_path / how, how)
+    for stage in ("hft", "hgpo"):
+        split, whole = (read_metrics(tmp_path / how / stage) for how in ("shard", "whole"))
+        assert [row["step"] for row in split] == [1, 2, 3, 4]
+        assert split == whole  # as far as the log prints them
+        assert split[-1]["grad_norm"] > 0
+        first, second = (load_model(tmp_path / how / stage / "checkpoint").state_dict() for how in ("shard", "whole"))
+        assert all(torch.allclose(first[key], second[key], atol=1e-3) for key in first)
+    assert whole[-1]["kl"] > 0  # the reference of step 4 is the policy after step 2
