@@ -33,6 +33,7 @@ from transformers import (
 from transformers.utils.quantization_config import GgufConfig
 
 from lhrm_train.checkpoint import is_checkpoint, write_checkpoint
+from lhrm_train.compatibility import TOLERANCE, packed_difference
 from lhrm_train.format import TAGS, Mode, encode_chat
 from lhrm_train.vocabulary import HARMLESS, InitError, Vocabulary, extend_tokenizer
 
@@ -254,3 +255,10 @@ def _check_forward(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
             logits_BTV = model(input_ids=ids_BT).logits
         if logits_BTV.shape[-1] < vocabulary.size or not bool(logits_BTV.isfinite().all()):
             raise InitError(f"{what} gives logits of shape {tuple(logits_BTV.shape)}, or some are not finite")
+    with _failing_as(f"{what} cannot be trained on packed rows"):
+        gap = packed_difference(model, encode_chat(vocabulary.chat, HARMLESS, Mode.THINK))
+    if not gap <= TOLERANCE:
+        raise InitError(
+            f"{what} cannot be trained here: its logits on packed rows are {gap:.2g} off; it scales or caps logits, or "
+            "has layers that do not follow an attention mask"
+        )

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from collections import Counter
 from dataclasses import astuple, replace
@@ -8,9 +9,10 @@ from dataclasses import astuple, replace
 import pytest
 import torch
 
+from lhrm_train import train_hgpo as train_hgpo_module
 from lhrm_train.checkpoint import load_model
-from lhrm_train.config import BaseConfig, EvalConfig, HFTConfig, HGPOConfig, LoraConfig, RewardConfig
-from lhrm_train.data import Sample, collate
+from lhrm_train.config import BaseConfig, ConfigError, EvalConfig, HFTConfig, HGPOConfig, LoraConfig, RewardConfig
+from lhrm_train.data import Sample, collate, share_prompts
 from lhrm_train.evaluate import context_rows, evaluate, load_for_evaluation
 from lhrm_train.format import ChatTokenizer, Manifest, Mode
 from lhrm_train.loop import take_steps
@@ -218,6 +220,80 @@ def test_hft_accumulation_equals_larger_batches(base):
     assert whole.norm() > 0
 
 
+def test_adapters_train_the_output_rows_of_tags_of_an_untied_head(base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "untied")
+    model = load_model(base)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    model.save_pretrained(folder)
+    config = replace(HFT, lora=LoraConfig(rank=4, alpha=8.0), muon_lr=0.0, steps=2)
+    trained = train_hft(folder, tmp_path / "hft", config, demonstrations(base), seed=1, recipe={})
+    chat = ChatTokenizer.load(base)
+    marks = {*astuple(chat.tags), *chat.encode_template("<|im_start|><|im_end|>")}
+    after = weights(trained)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        changed = (weights(folder)[name].bfloat16().float() != after[name]).any(-1)
+        assert {int(row) for row in changed.nonzero()} <= marks
+        assert changed[chat.tags.no_think]
+    assert not torch.equal(after["model.embed_tokens.weight"], after["lm_head.weight"])
+    trainer = HFTTrainer(folder, config, demonstrations(base), seed=1)
+    assert {p.dtype for p in trainer.policy.trained_state().values()} == {torch.float32}
+
+
+def test_gradient_checkpointing_recomputes_and_gives_the_same_gradient(base):
+    def gradients(checkpointing):
+        config = replace(HFT, gradient_checkpointing=checkpointing)
+        trainer = HFTTrainer(base, config, demonstrations(base), seed=1)
+        trainer.optimizers.step = lambda scale, loss: 0.0
+        passes = []
+        trainer.policy.lm.model.layers[0].mlp.register_forward_hook(lambda *_: passes.append(1))
+        trainer.step()
+        return len(passes), torch.cat([p.grad.flatten() for p in trainer.policy.lm.parameters()])
+
+    (once, plain), (twice, recomputed) = gradients(False), gradients(True)
+    assert (once, twice) == (1, 2)
+    assert (plain - recomputed).norm() < 1e-3 * plain.norm()
+
+
+@pytest.mark.parametrize(("rows", "minibatches", "sizes"), [(4, 3, [1, 1, 2]), (7, 3, [2, 2, 3]), (2, 3, [1, 1])])
+def test_minibatches_share_the_rows_evenly(hft, monkeypatch, rows, minibatches, sizes):
+    config = replace(HGPO, minibatches=minibatches, micro_rows=2)
+    trainer = HGPOTrainer(hft, config, REWARD, SuiteProblems(0), seed=0)
+    experience = trainer._gather()
+    monkeypatch.setattr(train_hgpo_module, "pack", lambda *_: [[0] for _ in range(rows)])
+    parts = trainer._minibatches(experience)
+    assert [sum(len(one.batch.input_BT) for one in part) for part in parts] == sizes
+    assert not any(one.muted for part in parts for one in part)
+
+
+def test_a_muted_micro_batch_adds_nothing(hft):
+    trainer = HGPOTrainer(hft, HGPO, REWARD, SuiteProblems(0), seed=0)
+    trainer.judge = ParityJudge()
+    (part,) = trainer._minibatch(*_first_rows(trainer))
+
+    def gradients(minibatch):
+        trainer.scorer.zero_grad()
+        out = trainer._accumulate(minibatch)
+        return out["loss"], torch.cat([p.grad.flatten() for p in trainer.policy.lm.parameters()])
+
+    loss, alone = gradients([part])
+    again, muted = gradients([part, replace(part, muted=True)])
+    assert again == loss
+    assert torch.equal(alone, muted)
+    assert alone.norm() > 0
+
+
+def _first_rows(trainer):
+    experience = trainer._gather()
+    groups = share_prompts(experience.samples, trainer.config.rollouts, trainer.config.row_length)
+    return experience, groups, [[0]]
+
+
+def test_rows_beyond_the_positions_of_the_model_are_refused(base):
+    with pytest.raises(ConfigError, match="row_length = 2048: the model has 1024 positions"):
+        HFTTrainer(base, replace(HFT, row_length=2048), demonstrations(base), seed=1)
+
+
 def test_adapters_train_the_tags_and_merge(base, tmp_path):
     config = replace(HFT, lora=LoraConfig(rank=4, alpha=8.0), muon_lr=0.0, steps=2)
     trained = train_hft(base, tmp_path, config, demonstrations(base), seed=1, recipe={})
@@ -228,10 +304,11 @@ def test_adapters_train_the_tags_and_merge(base, tmp_path):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert "model.layers.0.self_attn.q_proj.weight" in changed
     assert not any("norm" in name for name in changed)
-    tags = ChatTokenizer.load(base).tags
+    chat = ChatTokenizer.load(base)
+    marks = {*astuple(chat.tags), *chat.encode_template("<|im_start|><|im_end|>")}
     embedding = (before["model.embed_tokens.weight"] != after["model.embed_tokens.weight"]).any(-1)
-    assert {int(row) for row in embedding.nonzero()} <= set(astuple(tags))
-    assert embedding[tags.think]
+    assert {int(row) for row in embedding.nonzero()} <= marks
+    assert embedding[chat.tags.think]
     final = train_hgpo(
         trained,
         tmp_path / "hgpo",
