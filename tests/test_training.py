@@ -246,7 +246,7 @@ def test_gradient_checkpointing_recomputes_and_gives_the_same_gradient(base):
         trainer = HFTTrainer(base, config, demonstrations(base), seed=1)
         trainer.optimizers.step = lambda scale, loss: 0.0
         passes = []
-        trainer.policy.lm.model.layers[0].mlp.register_forward_hook(lambda *_: passes.append(1))
+        trainer.policy.lm.model.layers[0].mlp.register_forward_pre_hook(lambda *_: passes.append(1))
         trainer.step()
         return len(passes), torch.cat([p.grad.flatten() for p in trainer.policy.lm.parameters()])
 
