@@ -41,7 +41,7 @@ def test_stage_two_by_hand():
     # Training: 200 x 50 tokens x 10e9 operations at 50e12 per second = 2 s.
     assert out.seconds == pytest.approx(10 * (0.4 + 2.0))
     assert out.memory["bf16 copy that samples"] == 2e9
-    # Keys and values of 200 x 320 tokens, 10 layers x 2 x 250 x 2 bytes each, are less than 36 x 320 tokens in training.
+    # Keys and values, 200 x 320 tokens of 10 layers x 2 x 250 x 2 bytes, are less than 36 x 320 tokens in training.
     assert "keys and values of sampling" not in out.memory
     wide = hgpo(SHAPE, replace(config, generate_batch=2000, micro_rows=1), 2, HARDWARE).memory
     assert wide["keys and values of sampling"] == 2000 * 320 * 10 * 2 * 250 * 2
