@@ -33,7 +33,17 @@ def hft_trainer(base, shard):
 
 
 def hgpo_trainer(base, shard):
-    config = HGPOConfig(steps=4, prompts=4, max_new_tokens=6, minibatches=1, refresh_reference_every=2, shard=shard)
+    # Three prompts on one process, two on the other, and rows for about one prompt each: unequal micro-batches.
+    config = HGPOConfig(
+        steps=4,
+        prompts=5,
+        max_new_tokens=6,
+        minibatches=2,
+        micro_rows=1,
+        row_length=150,
+        refresh_reference_every=2,
+        shard=shard,
+    )
     trainer = HGPOTrainer(base, config, RewardConfig(), SuiteProblems(0), 0)
     trainer.judge = ParityJudge()
     return trainer
