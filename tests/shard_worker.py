@@ -38,9 +38,9 @@ def hgpo_trainer(base, shard):
         steps=4,
         prompts=5,
         max_new_tokens=6,
-        minibatches=2,
+        minibatches=1,
         micro_rows=1,
-        row_length=150,
+        row_length=160,
         refresh_reference_every=2,
         shard=shard,
     )
