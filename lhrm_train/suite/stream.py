@@ -32,12 +32,13 @@ class SuiteDemonstrations:
         """Draw and pack pool number `pool`: (samples, rows of sample indices)."""
         config = self._config
         rng = random.Random(f"hft-{self._seed}-{pool}")
+        share = mix.curriculum_context_share(pool * POOL_BATCHES / (config.steps * config.accumulation))
         samples: list[Sample] = []
         wanted = POOL_BATCHES * config.rows * config.row_length
         total = 0
         while total < wanted:
             mode = Mode.THINK if rng.random() < config.think_share else Mode.NO_THINK
-            sample = suite_sample(self._tokenizer, mix.sample_item(rng, "train", mix.CURRICULUM), mode)
+            sample = suite_sample(self._tokenizer, mix.sample_item(rng, "train", mix.CURRICULUM, share), mode)
             if len(sample) <= config.row_length:
                 samples.append(sample)
                 total += len(sample)
