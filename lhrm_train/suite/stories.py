@@ -22,7 +22,7 @@ STORY_PHRASES = ("How many {} are left?", "How many {} now?")
 
 
 def _swaps(rng: random.Random, cup: str, count: int) -> list[tuple[str, str, str, str]]:
-    """Draw swaps as (left, right, cup before, cup after); no two cups are swapped twice, so that both name their swap."""
+    """Draw swaps as (left, right, cup before, cup after); two cups are swapped once at most."""
     out = []
     for pair in rng.sample(list(combinations(CUPS, 2)), count):
         a, b = rng.sample(pair, 2)
