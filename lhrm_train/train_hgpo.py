@@ -149,10 +149,10 @@ class HGPOTrainer:
 
     def _minibatch(self, experience: Experience, groups: list[Group], rows: list[list[int]]) -> list[Scored]:
         micro = self.config.micro_rows
-        starts = range(0, len(rows), micro)
-        scored = [self._scored(experience, groups, rows[at : at + micro]) for at in starts]
+        parts = [rows[at : at + micro] for at in range(0, len(rows), micro)]
         # Split weights are gathered in every pass, so that all processes must take equally many.
-        missing = most(self.accelerator, len(scored)) - len(scored)
+        missing = most(self.accelerator, len(parts)) - len(parts)
+        scored = [self._scored(experience, groups, part) for part in parts]
         return scored + [replace(self._scored(experience, groups, rows[:1]), muted=True) for _ in range(missing)]
 
     @torch.no_grad()

@@ -4,10 +4,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from accelerate import Accelerator
-
 from lhrm_train.checkpoint import save_checkpoint, stage_manifest
 from lhrm_train.config import HFTConfig, HGPOConfig, RewardConfig
+from lhrm_train.devices import accelerator
 from lhrm_train.format import ChatTokenizer
 from lhrm_train.metrics import MetricsLog
 from lhrm_train.rewards.judge import Judged
@@ -50,7 +49,7 @@ def hgpo_trainer(base, shard):
 
 
 def main(base, out, shard):
-    main_process = Accelerator(cpu=True).is_main_process
+    main_process = accelerator().is_main_process
     for name, make in (("hft", hft_trainer), ("hgpo", hgpo_trainer)):
         trainer = make(base, shard)
         with MetricsLog(out / name, 0, active=main_process) as log:
