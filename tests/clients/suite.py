@@ -24,7 +24,7 @@ PLACE = ROOT / ".clients"
 PYTHON = {
     "openai": ("openai==3.54.0", "openai_check.py"),
     "openai-previous": ("openai==2.54.0", "openai_check.py"),
-    "litellm": ("litellm==1.109.1", "litellm_check.py"),
+    "litellm": ("litellm==1.106.2", "litellm_check.py"),
     "langchain": ("langchain-openai==1.7.4", "langchain_check.py"),
 }
 NODE = "node"
