@@ -98,6 +98,12 @@ class LoraConfig(Settings):
     dropout: PartOfAll = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+    def __post_init__(self) -> None:
+        """Refuse adapters on nothing."""
+        super().__post_init__()
+        if self.rank and not self.targets:
+            raise ConfigError("targets = []: at least one kind of layer")
+
 
 @dataclass(frozen=True)
 class HFTConfig(Settings):

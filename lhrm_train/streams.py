@@ -32,7 +32,7 @@ class DemonstrationData:
 class ProblemData:
     """HGPO's stream and what was left out on the way; `too_long` counts prompts without room for an answer.
 
-    `problems` are all that a finite stream draws from; empty where the stream is endless.
+    `problems` are all that a finite stream draws from; empty where the stream is endless and draws only what fits.
     """
 
     stream: ProblemStream
@@ -81,10 +81,14 @@ def demonstration_data(
 
 def problem_data(tokenizer: ChatTokenizer, data: DataConfig, config: HGPOConfig, seed: int) -> ProblemData:
     """Return what HGPO answers. Raises ConfigError or DataError naming the setting or the file and line."""
+    room = config.row_length - config.max_new_tokens - 1
+
+    def fits(problem: Problem) -> bool:
+        return len(encode_chat(tokenizer, problem.messages, None)) <= room
+
     if data.source == "suite":
-        return ProblemData(SuiteProblems(seed))
+        return ProblemData(SuiteProblems(seed, fits))
     kept, cleaning = clean(read_problems(data), data)
     refuse_unknown_kinds(config, {problem.kind for problem in kept})
-    room = config.row_length - config.max_new_tokens - 1
-    fitting = [p for p in kept if len(encode_chat(tokenizer, p.messages, None)) <= room]
+    fitting = [problem for problem in kept if fits(problem)]
     return ProblemData(ListedProblems(fitting, seed), fitting, cleaning, len(kept) - len(fitting))

@@ -118,6 +118,7 @@ def test_settings_that_go_together(overrides):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("hft.lora={rank = 8, targets = []}", "hft.lora.targets = []: at least one"),
         ("hft.lora.rank=8", "hft.lora.rank = 8 does not go with muon_lr = 0.02"),
         ("hft.shard=true", "hft.shard = true goes with full weights and AdamW"),
         ("hgpo.rollouts=5", "hgpo.rollouts = 5: N must be even"),

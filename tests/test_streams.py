@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from lhrm_train.config import BaseConfig, ConfigError, DataConfig, HFTConfig, HGPOConfig
-from lhrm_train.format import ChatTokenizer, Message
+from lhrm_train.format import ChatTokenizer, Message, encode_chat
 from lhrm_train.nano import build_base
 from lhrm_train.problems import Problem
 from lhrm_train.streams import ListedProblems, demonstration_data, problem_data
-from lhrm_train.suite.stream import SuiteDemonstrations
+from lhrm_train.suite.stream import SuiteDemonstrations, SuiteProblems
 
 TINY = BaseConfig(name="tiny", hidden_size=32, layers=1, heads=2, intermediate_size=48)
 
@@ -95,3 +95,17 @@ def test_rows_that_are_too_short_for_every_question_end_the_run(tokenizer):
     stream = SuiteDemonstrations(tokenizer, HFTConfig(row_length=8), 0)
     with pytest.raises(ConfigError, match=r"hft\.row_length = 8: no question of the suite is that short"):
         next(stream.batches(0))
+
+
+def test_questions_of_the_suite_without_room_for_an_answer_are_not_drawn(tokenizer):
+    plain = SuiteProblems(0).draw(3, 50)
+    assert problem_data(tokenizer, DataConfig(), HGPOConfig(), seed=0).stream.draw(3, 50) == plain
+    short = HGPOConfig(row_length=137, max_new_tokens=96)  # 40 tokens for the prompt
+    drawn = problem_data(tokenizer, DataConfig(), short, seed=0).stream.draw(3, 50)
+    fitting = [problem for problem in plain if len(encode_chat(tokenizer, problem.messages, None)) <= 40]
+    assert 0 < len(fitting) < 50
+    assert drawn[: len(fitting)] == fitting
+    assert max(len(encode_chat(tokenizer, problem.messages, None)) for problem in drawn) <= 40
+    none = HGPOConfig(row_length=98, max_new_tokens=96)
+    with pytest.raises(ConfigError, match=r"hgpo\.row_length leaves no room"):
+        problem_data(tokenizer, DataConfig(), none, seed=0).stream.draw(0, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lhrm_train.config import ConfigError, HFTConfig
 from lhrm_train.data import Batch, Sample, collate, pack
@@ -65,12 +65,21 @@ class SuiteDemonstrations:
 
 
 class SuiteProblems:
-    """Problems drawn from the suite's workload."""
+    """Problems drawn from the suite's workload, of those that `fits` lets through."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, seed: int, fits: Callable[[Problem], bool] = lambda problem: True) -> None:
+        self._seed, self._fits = seed, fits
 
     def draw(self, step: int, count: int) -> list[Problem]:
-        """Return the problems of `step`."""
+        """Return the problems of `step`. Raises ConfigError when none fits."""
         rng = random.Random(f"hgpo-{self._seed}-{step}")
-        return [mix.sample_item(rng, "train").problem for _ in range(count)]
+        out: list[Problem] = []
+        misses = 0
+        while len(out) < count:
+            problem = mix.sample_item(rng, "train").problem
+            if self._fits(problem):
+                out.append(problem)
+                misses = 0
+            elif (misses := misses + 1) == MOST_MISSES:
+                raise ConfigError("hgpo.row_length leaves no room for max_new_tokens behind any question of the suite")
+        return out
