@@ -75,6 +75,8 @@ CONTEXT_SHARE = 0.28
 # HFT learns the kinds from bare questions first, and to find the question in a conversation once it can answer it.
 EARLY_SHARE, EARLY_CONTEXT_SHARE, LATE_CONTEXT_SHARE = 0.4, 0.08, 0.42
 SPLITS = ("train", "validation", "test")
+# Open questions in a row that were drawn before; then the kinds asked for are as good as used up.
+MOST_REPEATS = 10_000
 
 
 @dataclass(frozen=True)
@@ -191,13 +193,23 @@ def items(seed: int, split: str, weights: Mapping[str, float] = WORKLOAD) -> Ite
 
 
 def fixed_items(count: int, seed: int, split: str, weights: Mapping[str, float] = WORKLOAD) -> list[Item]:
-    """Return the first `count` items of `items`, each open question at most once."""
+    """Return the first `count` items of `items`, each open question at most once.
+
+    Raises ValueError when `count` is negative, or when `weights` name too few kinds for so many open questions; the
+    kinds of the workload include closed ones, whose questions repeat, so there it cannot run out.
+    """
+    if count < 0:
+        raise ValueError(f"count = {count}: not negative")
     seen: set[str] = set()
     out: list[Item] = []
-    for item in items(seed, split, weights):
+    repeats = 0
+    drawn = items(seed, split, weights)
+    while len(out) < count:
+        item = next(drawn)
         if item.closed or item.key not in seen:
             seen.add(item.key)
             out.append(item)
-        if len(out) == count:
-            return out
-    raise AssertionError("items() never ends")
+            repeats = 0
+        elif (repeats := repeats + 1) == MOST_REPEATS:
+            raise ValueError(f"the split {split!r} of {', '.join(weights)} has {len(out)} questions, not {count}")
+    return out
