@@ -76,8 +76,6 @@ class HGPOTrainer:
         processes = self.accelerator.num_processes
         if config.prompts < processes:
             raise ConfigError(f"hgpo.prompts = {config.prompts}: fewer than the {processes} processes")
-        if self.policy.has_adapters and config.refresh_reference_every > 1:
-            raise ConfigError("hgpo.refresh_reference_every > 1 does not go with hgpo.lora.rank > 0")
         self.scorer = self.policy.scorer
         self.trained = distribute(self.accelerator, self.scorer, split=config.shard)
         self.reference = self._make_reference(init)

@@ -180,7 +180,7 @@ def test_schedule():
 
 def test_a_stop_signal_saves_and_the_same_call_goes_on(base, hft, tmp_path):
     class StoppingStream(SuiteDemonstrations):
-        def batches(self, start):
+        def batches(self, start, step=1):
             for number, batch in enumerate(super().batches(start), start):
                 if number == 2:
                     os.kill(os.getpid(), signal.SIGTERM)
@@ -203,7 +203,7 @@ def test_hft_accumulation_equals_larger_batches(base):
             samples, packed = demonstrations(base).pool_rows(0)
             self.parts = [collate(samples, packed[i : i + rows], HFT.row_length) for i in range(0, 4, rows)]
 
-        def batches(self, start):
+        def batches(self, start, step=1):
             yield from self.parts
 
     def gradients(config, rows):
@@ -287,6 +287,39 @@ def _first_rows(trainer):
     experience = trainer._gather()
     groups = share_prompts(experience.samples, trainer.config.rollouts, trainer.config.row_length)
     return experience, groups, [[0]]
+
+
+def test_the_rate_warms_up_and_then_follows_the_cosine(base):
+    config = replace(
+        HFT,
+        steps=100,
+        warmup_steps=HFTConfig().warmup_steps,
+        warmup_share=0.1,
+        schedule="cosine",
+        final_lr_share=0.2,
+        constant_share=HFTConfig().constant_share,
+    )
+    trainer = HFTTrainer(base, config, demonstrations(base), seed=1)
+
+    def scale(done):
+        trainer.done = done
+        return trainer._lr_scale()
+
+    # Ten steps up; then half a cosine over ninety, from 1 to .2: half-way down at step 55.
+    assert [scale(done) for done in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert scale(55) == pytest.approx(0.6)
+    assert scale(100) == pytest.approx(0.2)
+
+
+def test_the_rate_of_stage_two_warms_up_by_updates_and_falls_by_steps(hft):
+    config = replace(HGPO, steps=10, minibatches=2, epochs=2, warmup_updates=8, decay_from=0.5)
+    trainer = HGPOTrainer(hft, config, REWARD, SuiteProblems(0), seed=0)
+    # Four updates a step: the first is 1/8, the first of the second step 5/8.
+    assert [trainer._lr_scale(update) for update in (0, 3)] == pytest.approx([1 / 8, 4 / 8])
+    trainer.done = 1
+    assert trainer._lr_scale(0) == pytest.approx(5 / 8)
+    trainer.done = 7
+    assert trainer._lr_scale(0) == pytest.approx(0.3 / 0.5)
 
 
 def test_rows_beyond_the_positions_of_the_model_are_refused(base):
