@@ -25,7 +25,7 @@ PYTHON = {
     "openai": ("openai==3.54.0", "openai_check.py"),
     "openai-previous": ("openai==2.54.0", "openai_check.py"),
     "litellm": ("litellm==1.106.2", "litellm_check.py"),
-    "langchain": ("langchain-openai==1.7.4", "langchain_check.py"),
+    "langchain": ("langchain-openai==1.7.3", "langchain_check.py"),
 }
 NODE = "node"
 NODE_PACKAGE = "openai@7.57.0"
