@@ -7,7 +7,7 @@ import json
 import random
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ COMPLETIONS = "/v1/completions"
 RETRY_PAUSES_S = (0.1, 0.4)
 # Shorter than the 5 s after which vLLM's server closes an idle connection: a call must not meet the closing.
 KEEPALIVE_S = 2.0
+TAIL_S = 1.0
 T = TypeVar("T")
 
 
@@ -80,9 +81,9 @@ class RemoteLink:
             base_url=place.url,
             headers=headers,
             timeout=httpx.Timeout(None, connect=timeouts.connect_s),
-            limits=httpx.Limits(None, idle_connections, KEEPALIVE_S),
+            limits=httpx.Limits(max_keepalive_connections=idle_connections, keepalive_expiry=KEEPALIVE_S),
             trust_env=False,
-            verify=ssl.create_default_context() if place.url.startswith("https:") else True,
+            verify=ssl.create_default_context() if place.url.startswith("https:") else False,
         )
 
     async def status(self, path: str) -> int:
@@ -117,6 +118,7 @@ class RemoteLink:
             while True:
                 for data in _decoded(decoder, await self._within(until, _next_chunk(chunks))):
                     if data == DONE:
+                        await self._finish(chunks)
                         return
                     yield data
                     until = min(deadline, loop.time() + self._timeouts.idle_s)
@@ -180,6 +182,11 @@ class RemoteLink:
         if response.status_code == 200:
             raise EngineError(f"the engine answers with {kind or 'no content type'} in place of an event stream")
         raise error_of_response(response.status_code, response.headers, content)
+
+    async def _finish(self, chunks: AsyncIterator[bytes]) -> None:
+        """Read the end of a body after its last event, for only then its connection can be used again."""
+        with suppress(EngineError, httpx.TransportError):
+            await self._within(asyncio.get_running_loop().time() + TAIL_S, anext(chunks, None))
 
     async def _within(self, until: float, step: Awaitable[T]) -> T:
         """Await one step of a call. Raises EngineTimeoutError at `until`, EngineDeadError when the link closes."""
