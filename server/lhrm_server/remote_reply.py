@@ -43,7 +43,8 @@ def delta_of(data: bytes, sampling: Sampling) -> TokenDelta | None:
     try:
         return _delta(event, sampling)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
-        raise EngineError(f"the engine sent an event of an unknown shape: {type(exc).__name__} {exc}") from exc
+        # The exception's own text may hold a piece of the answer.
+        raise EngineError(f"the engine sent an event of an unknown shape ({type(exc).__name__})") from exc
 
 
 def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> EngineError:
@@ -100,7 +101,7 @@ def _delta(event: dict[str, Any], sampling: Sampling) -> TokenDelta | None:
     choice = event["choices"][0]
     ids, reason = choice["token_ids"], choice.get("finish_reason")
     if not (isinstance(ids, list) and all(type(i) is int for i in ids)):
-        raise ValueError("token_ids is not a list of integers")
+        raise EngineError("the engine sent token_ids that are not a list of integers")
     if reason is not None and reason not in REASONS:
         raise EngineError(f"the engine ended the sequence with {reason!r}")
     if not ids and reason is None:
@@ -126,4 +127,6 @@ def _rows(logprobs: dict[str, Any] | None, sampling: Sampling, count: int) -> tu
 
 
 def _logprob(value: float) -> float:
+    if math.isnan(value):
+        raise ValueError("not a number")
     return -math.inf if value <= LEAST_LOGPROB else float(value)
