@@ -100,8 +100,8 @@ def vllm_server(tmp_path_factory):
     """URL of the one real ``vllm serve`` of the run, a process of its own."""
     from remote_fixtures import vllm_serve
 
-    with vllm_serve(tmp_path_factory.mktemp("vllm-serve") / "log") as url:
-        yield url
+    with vllm_serve(tmp_path_factory.mktemp("vllm-serve") / "log") as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

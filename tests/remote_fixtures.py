@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,14 @@ class Pair:
     server: FakeVllm
     engine: RemoteEngine
     url: str
+
+
+@dataclass
+class Server:
+    """A real ``vllm serve`` that answers."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
 
 
 def free_port() -> int:
@@ -103,12 +111,12 @@ def asked(prompt: tuple[int, ...], name: str = "r", priority: int = 0, **samplin
 
 
 @contextmanager
-def vllm_serve(log: Path) -> Iterator[str]:
-    """Run the real server on the nano, as a process of its own; give its URL."""
-    port = free_port()
+def vllm_serve(log: Path, arguments: Sequence[str] = SERVE_ARGUMENTS, port: int | None = None) -> Iterator[Server]:
+    """Run the real server on the nano, as a process of its own."""
+    port = port or free_port()
     environment = {**DEFAULTS, **EAGER_DEFAULTS, **os.environ, **OFFLINE}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(NANO)]
-    command += ["--host", "127.0.0.1", "--port", str(port), *SERVE_ARGUMENTS, *CPU_ARGUMENTS]
+    command += ["--host", "127.0.0.1", "--port", str(port), *arguments, *CPU_ARGUMENTS]
     with (
         log.open("wb") as output,
         subprocess.Popen(
@@ -118,7 +126,7 @@ def vllm_serve(log: Path) -> Iterator[str]:
         url = f"http://127.0.0.1:{port}"
         try:
             _await_health(url, process, log)
-            yield url
+            yield Server(url, process)
         finally:
             process.terminate()
             try:
