@@ -105,21 +105,22 @@ class FakeVllm:
         assert not unknown, f"fields this fake does not know: {unknown}"
         if asked["model"] != self.model:
             return self._unknown(asked["model"])
-        if asked.get("priority") and not self.takes_priority:
-            return error("Got priority 1 but Priority scheduling is not enabled.", 400, "BadRequestError")
-        if any(i < 0 for i in asked["prompt"]):
-            return error("1 validation error:\n  Input should be greater than or equal to 0", 400, "Bad Request")
+        if (refusal := self._refusal(asked)) is not None:
+            return refusal
+        # What does not fit beside the prompt is cut off without a word.
+        asked["max_tokens"] = min(asked["max_tokens"], self.max_model_len - len(asked["prompt"]))
         return StreamingResponse(self._stream(asked, request), media_type="text/event-stream")
 
     async def _stream(self, asked: dict[str, Any], request: Request) -> AsyncIterator[str]:
-        name = f"cmpl-{request.headers['x-request-id']}"
+        name = f"cmpl-{request.headers.get('x-request-id', '1')}"
         # As in vLLM, the engine refuses a request only once its stream has begun.
         try:
             first = True
             async with aclosing(self.engine.generate(generation_request(asked, name))) as deltas:
                 async for delta in deltas:
                     chunk = {"id": name, "object": "text_completion", "created": 1, "model": self.model}
-                    yield frame({**chunk, "choices": [self._choice(delta, asked, first)]})
+                    chunk |= {"choices": [self._choice(delta, asked, first)]}
+                    yield frame(chunk | ({"system_fingerprint": "vllm"} if delta.stop_reason else {}))
                     first = False
         except EngineDeadError:
             yield frame(failure("EngineCore encountered an issue.", 500, "InternalServerError"))
@@ -156,6 +157,24 @@ class FakeVllm:
         if guarded and request.headers.get("authorization") != f"Bearer {self.api_key}":
             return JSONResponse({"error": "Unauthorized"}, status_code=401)
         return self.answers.get(path)
+
+    def _refusal(self, asked: dict[str, Any]) -> Response | None:
+        """Return the response to what is refused before a stream begins."""
+        if any(i < 0 for i in asked["prompt"]):
+            message = "1 validation error:\n  Input should be greater than or equal to 0"
+            return error(message, 400, "Bad Request", "body.prompt.0")
+        if not asked["prompt"]:
+            return error("You must pass at least one prompt", 400, "BadRequestError")
+        if asked["max_tokens"] < 1:
+            return error(
+                f"max_tokens must be at least 1, got {asked['max_tokens']}.", 400, "BadRequestError", "max_tokens"
+            )
+        if len(asked["prompt"]) > self.max_model_len:
+            return error("Your prompt exceeds this model's context length.", 400, "BadRequestError", "input_tokens")
+        if asked.get("priority") and not self.takes_priority:
+            # What vLLM documents; 0.32 takes any priority.
+            return error("Got priority 1 but Priority scheduling is not enabled.", 400, "BadRequestError")
+        return None
 
     def _unknown(self, model: str) -> Response:
         return error(f"The model `{model}` does not exist. Valid aliases: {self.model}.", 404, "NotFoundError", "model")
