@@ -4,12 +4,16 @@ import asyncio
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from conftest import NANO, collect
 from fake_vllm import error
-from gateway_fixtures import until
+from gateway_fixtures import CHAT, think, until
+from lhrm_server.app import create_app
 from lhrm_server.engine import (
+    Engine,
     EngineDeadError,
     EngineError,
     EngineOverloadedError,
@@ -20,9 +24,10 @@ from lhrm_server.engine import (
     Sampling,
     StopReason,
 )
-from lhrm_server.engine_fake import Script
+from lhrm_server.engine_fake import FakeEngine, Script
 from lhrm_server.engine_remote import RemoteOptions, make_remote_engine
 from lhrm_server.remote_link import Timeouts
+from lhrm_server.settings import Settings
 from remote_fixtures import asked, fake_vllm, listening, pair, remote_engine
 from starlette.responses import PlainTextResponse, Response
 
@@ -294,6 +299,33 @@ async def test_messages_hold_neither_key_nor_prompt(nano_tokenizer, prompt, capl
         assert "sk-secret" not in repr(failure.value)
     assert "sk-secret" not in caplog.text
     assert "2+3" not in caplog.text
+
+
+async def test_a_gateway_over_it_answers_as_over_the_engine_itself(nano_tokenizer):
+    """The same script behind HTTP and without: the same answers, counts and decisions."""
+    script = Script(p_think=0.8, tag_mass=0.9, think_ids=think(nano_tokenizer, "naïve 思考 🤔", "5 ✓"))
+    direct = FakeEngine(nano_tokenizer, script, max_model_len=1024)
+    await direct.start()
+    async with pair(nano_tokenizer, script) as both:
+        replies = [await chat_through(engine, nano_tokenizer) for engine in (direct, both.engine)]
+    for reply in replies:
+        assert reply["choices"][0]["message"]["content"] == "5 ✓"
+        assert reply["choices"][0]["message"]["reasoning"] == "naïve 思考 🤔"
+        assert reply["lhrm"]["mode"] == "think"
+        assert reply["lhrm"]["p_think"] == pytest.approx(0.8)
+    assert replies[0]["usage"] == replies[1]["usage"]
+
+
+async def chat_through(engine: Engine, tokenizer) -> dict[str, Any]:
+    """Return what a gateway over `engine` answers."""
+    app = create_app(Settings("m"), engine, tokenizer)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client,
+    ):
+        reply = await client.post(CHAT, json={"model": "m", "messages": [{"role": "user", "content": "2+3?"}]})
+    assert reply.status_code == 200, reply.text
+    return dict(reply.json())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 HEALTH_TTL_S = 1.0
 TAIL_S = 1.0
 CHECKED_PRIORITY = 1
+NOT_ASKED = (-math.inf, False)
 # Errors of one request; any other puts the server itself in doubt.
 OF_THE_REQUEST = (RequestRefusedError, EngineOverloadedError, EngineTimeoutError, EngineDeadError)
 
@@ -99,7 +101,7 @@ class RemoteEngine:
         self._served: Served | None = None
         self._checking: asyncio.Task[Served] | None = None
         self._takes_priority = True
-        self._health = (0.0, False)
+        self._health = NOT_ASKED
         self._health_lock = asyncio.Lock()
 
     @property
@@ -233,7 +235,7 @@ class RemoteEngine:
 
     def _doubt(self) -> None:
         self._served = None
-        self._health = (0.0, False)
+        self._health = NOT_ASKED
 
     async def _answers(self, link: RemoteLink) -> bool:
         try:
