@@ -119,9 +119,7 @@ def vllm_serve(log: Path, arguments: Sequence[str] = SERVE_ARGUMENTS, port: int 
     command += ["--host", "127.0.0.1", "--port", str(port), *arguments, *CPU_ARGUMENTS]
     with (
         log.open("wb") as output,
-        subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        ) as process,
+        subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT) as process,
     ):
         url = f"http://127.0.0.1:{port}"
         try:
