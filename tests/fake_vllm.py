@@ -1,5 +1,6 @@
 """A scripted ``vllm serve`` for tests: the routes of vLLM 0.32 that the remote engine uses, over FakeEngine."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -49,6 +50,7 @@ class FakeVllm:
     max_model_len: int = 1024
     api_key: str | None = None
     takes_priority: bool = True
+    slow_health_s: float = 0.0
     answers: dict[str, Response] = field(default_factory=dict)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -68,6 +70,7 @@ class FakeVllm:
     async def health(self, request: Request) -> Response:
         if (other := self._other(request)) is not None:
             return other
+        await asyncio.sleep(self.slow_health_s)
         return Response(status_code=200 if await self.engine.healthy() else 503)
 
     async def version(self, request: Request) -> Response:

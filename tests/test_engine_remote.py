@@ -247,6 +247,20 @@ async def test_health_notices_the_loss_and_the_return_by_itself(nano_tokenizer, 
         assert await both.engine.healthy()
 
 
+async def test_a_server_too_busy_for_its_health_still_gets_requests(nano_tokenizer, prompt, monkeypatch, caplog):
+    monkeypatch.setattr("lhrm_server.engine_remote.HEALTH_TTL_S", 0.0)
+    async with pair(nano_tokenizer, timeouts=Timeouts(health_s=0.1)) as both:
+        both.server.slow_health_s = 5
+        with caplog.at_level(logging.WARNING, "lhrm_server"):
+            assert not await both.engine.healthy()
+            assert not await both.engine.healthy()
+        assert caplog.text.count("is not healthy: no answer within 0.1 s") == 1
+        assert ids_of(await collect(both.engine.generate(asked(prompt, max_tokens=1, allowed_token_ids=(40,))))) == [40]
+        assert "/v1/models" not in both.server.paths
+        both.server.slow_health_s = 0
+        assert await both.engine.healthy()
+
+
 async def test_health_is_asked_at_most_once_a_second(nano_tokenizer):
     async with pair(nano_tokenizer) as both:
         assert all(await asyncio.gather(*(both.engine.healthy() for _ in range(50))))

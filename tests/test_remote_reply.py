@@ -4,6 +4,8 @@ import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lhrm_server.engine import (
     EngineError,
     EngineOverloadedError,
@@ -76,6 +78,41 @@ BROKEN = {
 def test_a_broken_event_is_an_engine_error(data, words):
     with pytest.raises(EngineError, match=words):
         delta_of(data, PLAIN)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+PLACES = [("choices",), ("choices", 0), ("error",)]
+PLACES += [("choices", 0, name) for name in ("token_ids", "finish_reason", "logprobs")]
+PLACES += [("choices", 0, "logprobs", "top_logprobs"), ("choices", 0, "logprobs", "top_logprobs", 0)]
+
+
+@given(st.sampled_from(PLACES), JSON | st.just(10**400), st.sampled_from([PLAIN, DECIDE, TOP]))
+def test_nothing_but_an_engine_error_comes_of_any_value_anywhere(place, value, sampling):
+    whole = json.loads(event([5], "length", rows({"token_id:3": -1.0, "token_id:5": -0.5})))
+    inner = whole
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    try:
+        delta = delta_of(json.dumps(whole).encode(), sampling)
+    except EngineError:
+        return
+    assert delta is None or delta.token_ids or delta.stop_reason
+
+
+@pytest.mark.parametrize("value", [b"[" * 100_000, b'{"choices": ' + b"9" * 5000 + b"}"])
+def test_what_json_itself_gives_up_on_is_an_engine_error(value):
+    with pytest.raises(EngineError, match="not JSON"):
+        delta_of(value, PLAIN)
+
+
+def test_a_number_beyond_all_floats_is_an_engine_error():
+    with pytest.raises(EngineError, match="unknown shape"):
+        delta_of(event([5], None, rows({"token_id:3": -(10**400), "token_id:5": 0})), DECIDE)
 
 
 MISSING = {

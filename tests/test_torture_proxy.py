@@ -9,7 +9,14 @@ from itertools import pairwise
 import pytest
 from conftest import collect
 from gateway_fixtures import no_think
-from lhrm_server.engine import EngineError, EngineTimeoutError, GenerationRequest, StopReason, TokenDelta
+from lhrm_server.engine import (
+    EngineError,
+    EngineTimeoutError,
+    EngineUnreachableError,
+    GenerationRequest,
+    StopReason,
+    TokenDelta,
+)
 from lhrm_server.engine_fake import Script
 from lhrm_server.engine_remote import RemoteEngine
 from lhrm_server.remote_check import Served
@@ -172,6 +179,28 @@ async def test_a_connection_cut_at_any_offset_is_an_error_and_never_a_short_answ
         for place in (complete, complete + 4, len(body)):
             cut = Torture(lambda body, place=place: [body[:place]], "close", framed)
             assert await tortured.tortured(request, cut) == plain, place
+
+
+async def test_a_connection_closed_before_any_byte_is_tried_twice_more(nano_tokenizer):
+    async with rig(nano_tokenizer) as tortured:
+        request = answering(nano_tokenizer)
+        plain = await tortured.tortured(request, PLAIN)
+        tortured.proxy.dropped = 2
+        assert await tortured.tortured(request, PLAIN) == plain
+        tortured.proxy.dropped = 4
+        with pytest.raises(EngineUnreachableError, match="nothing answers"):
+            await tortured.tortured(request, PLAIN)
+        assert tortured.proxy.dropped == 1
+
+
+async def test_a_connection_cut_after_the_head_is_not_tried_again(nano_tokenizer):
+    async with rig(nano_tokenizer) as tortured:
+        request = answering(nano_tokenizer)
+        await tortured.tortured(request, PLAIN)
+        tortured.proxy.bodies.clear()
+        with pytest.raises(EngineError, match="closed the stream"):
+            await tortured.tortured(request, Torture(lambda body: [body[:1]], "close"))
+        assert len(tortured.proxy.bodies) == 1
 
 
 @pytest.mark.parametrize("place", [0, 10, 400, -20])

@@ -27,13 +27,17 @@ PLAIN = Torture()
 
 
 class TortureProxy:
-    """Proxies whole exchanges, one connection each; `torture` is for completions and may change between calls."""
+    """Proxies whole exchanges, one connection each; `torture` is for completions and may change between calls.
+
+    The next `dropped` completions are read and get no answer at all: their connection is closed.
+    """
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
         self._host, self._port = parts.hostname or "", parts.port or 80
         self._tasks: set[asyncio.Task[None]] = set()
         self.torture = PLAIN
+        self.dropped = 0
         self.bodies: list[bytes] = []
         self.url = ""
 
@@ -64,6 +68,9 @@ class TortureProxy:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         content = await reader.readexactly(_content_length(head))
+        if head.startswith(TORTURED) and self.dropped > 0:
+            self.dropped -= 1
+            return
         upstream_reader, upstream = await asyncio.open_connection(self._host, self._port)
         try:
             upstream.write(_with_close(head) + content)

@@ -73,13 +73,15 @@ def make_remote_engine(
     model: str | None = None,
     api_key_file: Path | None = None,
     max_model_len: int | None = None,
+    timeouts: Timeouts | None = None,
 ) -> RemoteEngine:
     """Build the engine for the checkpoint in `model_dir`, not started. Raises EngineError on bad options."""
     try:
         key = api_key_file.read_text(encoding="utf-8").strip() if api_key_file is not None else None
         if key == "":
             raise ValueError(f"{api_key_file} is empty")
-        options = RemoteOptions(base_url, model, key, max_model_len, sampling_defaults(model_dir))
+        defaults = sampling_defaults(model_dir)
+        options = RemoteOptions(base_url, model, key, max_model_len, defaults, timeouts or Timeouts())
     except OSError as exc:
         raise EngineError(f"cannot read the engine's API key: {exc}") from exc
     except ValueError as exc:
@@ -155,9 +157,11 @@ class RemoteEngine:
                 return False
             if now - asked_at < HEALTH_TTL_S:
                 return verdict
-            verdict = await self._answers(self._link)
-            self._health = (now, verdict)
-            return verdict
+            problem = await self._problem(self._link)
+            if problem is not None and verdict:
+                log.warning("the engine at %s is not healthy: %s", self._options.place.url, problem)
+            self._health = (now, problem is None)
+            return problem is None
 
     async def close(self) -> None:
         """Fail running streams and close every connection; the server goes on. Idempotent."""
@@ -238,18 +242,20 @@ class RemoteEngine:
         self._served = None
         self._health = NOT_ASKED
 
-    async def _answers(self, link: RemoteLink) -> bool:
+    async def _problem(self, link: RemoteLink) -> str | None:
+        """Return what keeps the server from serving this model, None where nothing does."""
         try:
             async with asyncio.timeout(self._options.timeouts.health_s):
                 if (status := await link.status("/health")) != 200:
                     raise EngineError(f"GET /health gives {status}")
                 await self._trusted(link)
-        except (EngineError, TimeoutError) as exc:
-            if self._served is not None:
-                log.warning("the engine at %s is not healthy: %s", link.url, exc)
+        except (EngineTimeoutError, TimeoutError):
+            # Slow under load is no sign of another server: requests go on.
+            return f"no answer within {self._options.timeouts.health_s} s"
+        except EngineError as exc:
             self._doubt()
-            return False
-        return True
+            return str(exc)
+        return None
 
 
 async def _read_to_the_end(events: AsyncGenerator[bytes, None]) -> None:

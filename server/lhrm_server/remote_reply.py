@@ -34,7 +34,7 @@ def delta_of(data: bytes, sampling: Sampling) -> TokenDelta | None:
     """
     try:
         event = json.loads(data)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise EngineError("the engine sent an event that is not JSON") from exc
     if not isinstance(event, dict):
         raise EngineError("the engine sent an event that is not an object")
@@ -42,7 +42,7 @@ def delta_of(data: bytes, sampling: Sampling) -> TokenDelta | None:
         raise error_of(_code(event["error"]), event["error"])
     try:
         return _delta(event, sampling)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as exc:
         # The exception's own text may hold a piece of the answer.
         raise EngineError(f"the engine sent an event of an unknown shape ({type(exc).__name__})") from exc
 
@@ -51,7 +51,7 @@ def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> E
     """Return the error that a response without a stream means."""
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     # Without its key, vLLM answers {"error": "Unauthorized"}: a text, not an object.
     error = value["error"] if isinstance(value, dict) and "error" in value else value
