@@ -55,6 +55,7 @@ async def test_a_good_server_is_described(nano_tokenizer):
         await engine.close()
     assert (info.kind, info.version, info.max_model_len) == ("remote", "0.32.0", 1024)
     assert info.details == {"model": "lhrm-nano"}
+    assert info.recovers
 
 
 async def test_nothing_listens(nano_tokenizer):

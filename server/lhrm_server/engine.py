@@ -109,12 +109,17 @@ class TokenDelta:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What the gateway tells its users about the engine."""
+    """What the gateway tells its users about the engine.
+
+    With `recovers`, an engine that is not healthy may serve again in the life of this process: the gateway waits for
+    it. Without, it never will.
+    """
 
     kind: str
     version: str
     max_model_len: int
     details: dict[str, str] = field(default_factory=dict)
+    recovers: bool = False
 
 
 class Engine(Protocol):

@@ -235,7 +235,7 @@ class RemoteEngine:
         if self._info is not None:
             # Prompts were measured against the context that was told at the start.
             length = self._info.max_model_len
-        self._info = EngineInfo("remote", served.version, length, {"model": served.model})
+        self._info = EngineInfo("remote", served.version, length, {"model": served.model}, recovers=True)
         self._health = (asyncio.get_running_loop().time(), True)
 
     def _doubt(self) -> None:
