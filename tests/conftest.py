@@ -96,6 +96,15 @@ def vllm_engine(loop_thread, nano_tokenizer):
 
 
 @pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory):
+    """URL of the one real ``vllm serve`` of the run, a process of its own."""
+    from remote_fixtures import vllm_serve
+
+    with vllm_serve(tmp_path_factory.mktemp("vllm-serve") / "log") as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
 def real_gateway(loop_thread, vllm_engine, nano_tokenizer):
     """Base URL (without /v1) of a gateway on a real socket over the real engine."""
     from lhrm_server.app import create_app

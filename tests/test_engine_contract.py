@@ -4,35 +4,57 @@ import asyncio
 import math
 
 import pytest
-from conftest import NANO, collect
-from lhrm_server.engine import EngineDeadError, EngineError, GenerationRequest, Sampling, StopReason
+from conftest import NANO, collect, serve_on_socket
+from lhrm_server.engine import Engine, EngineDeadError, EngineError, GenerationRequest, Sampling, StopReason
 from lhrm_server.engine_fake import FakeEngine
 from lhrm_server.engine_vllm import VllmEngine, VllmOptions
+from remote_fixtures import fake_vllm, remote_engine
 
 from lhrm_train.format import ChatTokenizer, Message, encode_chat
 
-ENGINES = ["fake", pytest.param("vllm", marks=pytest.mark.engine)]
+ENGINES = [
+    "fake",
+    pytest.param("vllm", marks=pytest.mark.engine),
+    "remote",
+    pytest.param("remote vllm", marks=pytest.mark.engine),
+]
+
+
+@pytest.fixture(scope="module")
+def fake_server(loop_thread, nano_tokenizer):
+    """URL of a scripted ``vllm serve``."""
+    server = fake_vllm(nano_tokenizer)
+    loop_thread.run(server.engine.start())
+    yield from serve_on_socket(server.app(), loop_thread)
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request, loop_thread, nano_tokenizer):
     if request.param == "vllm":
-        return request.getfixturevalue("vllm_engine")
-    fake = FakeEngine(nano_tokenizer, max_model_len=1024)
-    loop_thread.run(fake.start())
-    return fake
+        yield request.getfixturevalue("vllm_engine")
+        return
+    engine = new_engine(request, nano_tokenizer)
+    loop_thread.run(engine.start())
+    yield engine
+    loop_thread.run(engine.close())
 
 
 @pytest.fixture(params=ENGINES)
 def own_engine(request, loop_thread, nano_tokenizer):
     """An engine that the test may close."""
-    if request.param == "vllm":
-        engine = VllmEngine(VllmOptions(NANO, (nano_tokenizer.turn_end_id,), cpu_kv_cache_bytes=1 << 26))
-    else:
-        engine = FakeEngine(nano_tokenizer, max_model_len=1024)
+    engine = new_engine(request, nano_tokenizer)
     loop_thread.run(engine.start(), timeout=200)
     yield engine
     loop_thread.run(engine.close())
+
+
+def new_engine(request, nano_tokenizer) -> Engine:
+    if request.param == "vllm":
+        return VllmEngine(VllmOptions(NANO, (nano_tokenizer.turn_end_id,), cpu_kv_cache_bytes=1 << 26))
+    if request.param == "fake":
+        return FakeEngine(nano_tokenizer, max_model_len=1024)
+    server = "fake_server" if request.param == "remote" else "vllm_server"
+    return remote_engine(request.getfixturevalue(server), nano_tokenizer)
 
 
 @pytest.fixture
@@ -54,7 +76,7 @@ def ids_of(deltas) -> list[int]:
 
 def test_info_names_kind_version_and_context(engine):
     info = engine.info
-    assert info.kind in {"fake", "vllm"}
+    assert info.kind in {"fake", "vllm", "remote"}
     assert info.version
     assert info.max_model_len >= 512
 

@@ -20,6 +20,22 @@ class RequestRefusedError(EngineError):
     """The engine cannot honour what the client asked for, such as a schema it cannot compile: a 400, not a 500."""
 
 
+class EngineUnreachableError(EngineError):
+    """The engine does not answer now; it may serve again later in the life of this process: a 503."""
+
+
+class EngineTimeoutError(EngineError):
+    """The engine took longer than it was given: a 504."""
+
+
+class EngineOverloadedError(EngineError):
+    """The engine has no room for the request now: a 503. `retry_after_s` is the engine's own advice, if it gave one."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class StopReason(Enum):
     """Why the engine ended a sequence."""
 
@@ -67,12 +83,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One sequence to generate. A lower `priority` is served first."""
+    """One sequence to generate. A lower `priority` is served first.
+
+    The calls of one client request share a `session_id`, so that engines behind a router find the same prefix cache.
+    """
 
     request_id: str
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     priority: int = 0
+    session_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,12 +109,17 @@ class TokenDelta:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What the gateway tells its users about the engine."""
+    """What the gateway tells its users about the engine.
+
+    With `recovers`, an engine that is not healthy may serve again in the life of this process: the gateway waits for
+    it. Without, it never will.
+    """
 
     kind: str
     version: str
     max_model_len: int
     details: dict[str, str] = field(default_factory=dict)
+    recovers: bool = False
 
 
 class Engine(Protocol):
