@@ -1,0 +1,123 @@
+"""``run.json``: what a run was made with, so that it only ever goes on with the same."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lhrm_train.atomic import write_json
+from lhrm_train.config import ConfigError, DataConfig, RunConfig
+from lhrm_train.devices import accelerator
+from lhrm_train.digest import data_digest, weights_digest
+from lhrm_train.format import Manifest
+
+NAME = "run.json"
+# Which stages run now, and how long and how they are measured, changes nothing that is trained.
+FREE = ("threads", "stages", "eval")
+
+
+def _environment() -> dict[str, str]:
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    return {
+        "commit": commit,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **{name: version(name) for name in ("torch", "transformers", "tokenizers", "accelerate")},
+    }
+
+
+def read_record(out: Path) -> dict[str, Any]:
+    """Return the record of the run in `out`. Raises ConfigError when there is none."""
+    path = out / NAME
+    if not path.is_file():
+        raise ConfigError(f"{path} not found: not the directory of a run")
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+class RunRecord:
+    """Keeps ``run.json``: settings, inputs, versions, and the seconds of each stage. Only the first process does."""
+
+    def __init__(self, out: Path, config: RunConfig, hft: Path | None) -> None:
+        """Open or begin the record. Raises ConfigError when the run was made with other settings or inputs, and
+        FormatError when `hft` is no checkpoint.
+        """
+        self._out = out
+        self._main = accelerator().is_main_process
+        self._record: dict[str, Any] = {}
+        if self._main:
+            self._record = _record(out, config, hft)
+            write_json(out / NAME, self._record)
+        accelerator().wait_for_everyone()
+
+    def run(self, name: str, work: Callable[[], object]) -> None:
+        """Do the work of a stage and note its time."""
+        start = time.monotonic()
+        work()
+        if not self._main:
+            return
+        seconds = self._record["seconds"]
+        # A stage that was interrupted and resumed counts all of its parts.
+        seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 1)
+        write_json(self._out / NAME, self._record)
+
+
+def _record(out: Path, config: RunConfig, hft: Path | None) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "config": json.loads(json.dumps(asdict(config))),
+        "hft": None if hft is None else {"name": Manifest.load(hft).name, "weights": weights_digest(hft)},
+        "data": _data(config, hft),
+        "environment": _environment(),
+        "seconds": {},
+    }
+    path = out / NAME
+    if not path.is_file():
+        return record
+    before = read_record(out)
+    _refuse_other_settings(path, before["config"], record["config"])
+    if before["hft"] != record["hft"]:
+        raise ConfigError(f"{path} was made with --hft {_named(before['hft'])}, not {_named(record['hft'])}")
+    for name, digest in record["data"].items():
+        if before["data"].get(name, digest) != digest:
+            raise ConfigError(f"{path} was made with other content of {name}: use another --out")
+    return {**record, "data": {**before["data"], **record["data"]}, "seconds": before["seconds"]}
+
+
+def _named(hft: dict[str, str] | None) -> str:
+    return "absent" if hft is None else f"{hft['name']} (weights {hft['weights']})"
+
+
+def _data(config: RunConfig, hft: Path | None) -> dict[str, str]:
+    """Return the digest of every local file that training reads. Test questions are compared where rows are kept."""
+    names: list[str] = []
+    for data in (config.data, config.prompts) if hft is None else (config.prompts,):
+        names += [*_paths(data), *data.decontaminate]
+    found = {name: data_digest(name) for name in dict.fromkeys(names)}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def _paths(data: DataConfig) -> tuple[str, ...]:
+    return data.files if data.source in ("jsonl", "datasets") else ()
+
+
+def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any], where: str = "") -> None:
+    for name in sorted(old.keys() | new.keys()):
+        if where + name in FREE:
+            continue
+        one, two = old.get(name), new.get(name)
+        if isinstance(one, dict) and isinstance(two, dict):
+            _refuse_other_settings(path, one, two, f"{where}{name}.")
+        elif one != two:
+            raise ConfigError(f"{path} was made with {where}{name} = {one!r}, not {two!r}: use another --out")
