@@ -68,12 +68,17 @@ def _truncated(samples: Sequence[ModeSamples]) -> float:
     return known_mean(flag for one in samples for flag in one.truncated)
 
 
+def truncated_share(rows: Sequence[Row]) -> float:
+    """Return the share of all completions that were cut at the limit; NaN where it is not known."""
+    return _truncated([samples for row in rows for samples in (row.think, row.no_think)])
+
+
 def _cut_text(settings: dict[str, Any], rows: Sequence[Row]) -> str:
     """Return the share of completions that were cut, per mode, with a warning where it is large."""
     think, no_think = _truncated([row.think for row in rows]), _truncated([row.no_think for row in rows])
     limit = settings["sampling"]["max_new_tokens"]
     text = f"Cut at {limit} new tokens: {shown(think, '.1%')} of think, {shown(no_think, '.1%')} of no-think."
-    every = _truncated([samples for row in rows for samples in (row.think, row.no_think)])
+    every = truncated_share(rows)
     if every > TRUNCATED_WARNING:
         text += (
             f"\n\n**Warning: {every:.1%} of the completions were cut at max_new_tokens = {limit} and count as wrong. "

@@ -106,19 +106,21 @@ def _run_eval(start: Path | None, final: Path, out: Path, config: RunConfig) -> 
 
     Figures go into the manifest of a checkpoint in `out` only: others are not this run's.
     """
-    rows, sampler = RunFiles(out).rows, LocalSampler.load(final, config.eval)
+    rows = RunFiles(out).rows
     mine = final.resolve().is_relative_to(out.resolve())
     if config.test.source != "suite":
+        sampler = LocalSampler.load(final, config.eval)
         report = evaluate_questions(sampler, questions_of(config.test, config), rows, config)
         if mine:
             finish_manifest(final, config, file_figures(rows, config), None)
         return report
-    if start not in (None, final):
+    if start is not None and start != final:
         evaluate_before_hgpo(LocalSampler.load(start, config.eval), rows, config.eval)
-    evaluate_suite(sampler, rows, config.eval)
+    evaluate_suite(LocalSampler.load(final, config.eval), rows, config.eval)
+    report = write_report(rows, config.eval)
     if mine:
         finish_manifest(final, config, suite_figures(rows, config.eval), calibrate(read_rows(rows / VALIDATION)))
-    return write_report(rows, config.eval)
+    return report
 
 
 def _refuse_rows_of_another(out: Path, config: RunConfig) -> None:
@@ -148,7 +150,8 @@ def _train(out: Path, config: RunConfig, hft: Path | None, record: RunRecord) ->
             record.run("hft", lambda: _run_hft(base, out / "hft", config, recipe))
             start = files.hft
     if "hgpo" not in config.stages:
-        return None, start or base
+        # A base is no result of a run, unless it is asked for by name.
+        return None, start or (base if "base" in config.stages else None)
     if start is None:
         raise ConfigError(
             f"stage 'hgpo' has no HFT checkpoint: {files.hft} is none; add 'hft' to stages, or name one with --hft"

@@ -17,6 +17,7 @@ from lhrm_train.config import ConfigError, DataConfig, RunConfig
 from lhrm_train.devices import accelerator
 from lhrm_train.digest import data_digest, weights_digest
 from lhrm_train.format import Manifest
+from lhrm_train.metrics import METRICS_NAME
 
 NAME = "run.json"
 # Which stages run now, and how long and how they are measured, changes nothing that is trained.
@@ -87,29 +88,38 @@ def _record(out: Path, config: RunConfig, hft: Path | None) -> dict[str, Any]:
         return record
     before = read_record(out)
     _refuse_other_settings(path, before["config"], record["config"])
-    if before["hft"] != record["hft"]:
-        raise ConfigError(f"{path} was made with --hft {_named(before['hft'])}, not {_named(record['hft'])}")
-    for name, digest in record["data"].items():
-        if before["data"].get(name, digest) != digest:
-            raise ConfigError(f"{path} was made with other content of {name}: use another --out")
-    return {**record, "data": {**before["data"], **record["data"]}, "seconds": before["seconds"]}
+    if before.get("hft") != record["hft"]:
+        raise ConfigError(f"{path} was made {_with(before.get('hft'))}, not {_with(record['hft'])}: use another --out")
+    for stage, digests in before.get("data", {}).items():
+        if (out / stage / METRICS_NAME).is_file():  # until it has begun, its data may be mended
+            _refuse_other_data(path, digests, record["data"].get(stage, {}))
+            record["data"][stage] = digests
+    return {**record, "seconds": before["seconds"]}
 
 
-def _named(hft: dict[str, str] | None) -> str:
-    return "absent" if hft is None else f"{hft['name']} (weights {hft['weights']})"
+def _with(hft: dict[str, str] | None) -> str:
+    return "without --hft" if hft is None else f"with --hft {hft['name']}, weights {hft['weights']}"
 
 
-def _data(config: RunConfig, hft: Path | None) -> dict[str, str]:
-    """Return the digest of every local file that training reads. Test questions are compared where rows are kept."""
-    names: list[str] = []
-    for data in (config.data, config.prompts) if hft is None else (config.prompts,):
-        names += [*_paths(data), *data.decontaminate]
-    found = {name: data_digest(name) for name in dict.fromkeys(names)}
+def _data(config: RunConfig, hft: Path | None) -> dict[str, dict[str, str]]:
+    """Return per training stage the digest of every local file it reads.
+
+    Test questions are not among them: they are compared where their rows are kept.
+    """
+    stages = {"hgpo": config.prompts} if hft is not None else {"hft": config.data, "hgpo": config.prompts}
+    return {stage: _digests(data) for stage, data in stages.items()}
+
+
+def _digests(data: DataConfig) -> dict[str, str]:
+    files = data.files if data.source in ("jsonl", "datasets") else ()
+    found = {name: data_digest(name) for name in (*files, *data.decontaminate)}
     return {name: digest for name, digest in found.items() if digest is not None}
 
 
-def _paths(data: DataConfig) -> tuple[str, ...]:
-    return data.files if data.source in ("jsonl", "datasets") else ()
+def _refuse_other_data(path: Path, old: dict[str, str], new: dict[str, str]) -> None:
+    # A file that is gone is missed by the stage that still needs it.
+    if other := [name for name, digest in new.items() if old.get(name, digest) != digest]:
+        raise ConfigError(f"{path} was made with other content of {other[0]}: use another --out")
 
 
 def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any], where: str = "") -> None:
