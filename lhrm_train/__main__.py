@@ -115,12 +115,16 @@ def _fail(status: int, error: BaseException | str) -> int:
 def _trained(arguments: argparse.Namespace) -> str | int:
     """Do what needs torch; returns what to print, or the exit status of a failure."""
     try:
+        from lhrm_train.format import FormatError
+
         config = _config(arguments)
         import torch  # noqa: F401
     except ConfigError as exc:
         return _fail(2, exc)
     except ImportError as exc:
         return _fail(1, f"{exc.name} is missing; install the extra: pip install 'lhrm[train]'")
+    except FormatError as exc:
+        return _fail(1, exc)
     _tune_process(config.threads)
     from lhrm_train.errors import USER_ERRORS
     from lhrm_train.stop import InterruptedRunError

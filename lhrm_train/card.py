@@ -61,10 +61,10 @@ def model_card(runs: Sequence[dict[str, Any]], report: str, measured: EvalConfig
     )
     method = f"""## Evaluation
 {shipped["prompts"]} test prompts of the fixed mix in `lhrm_train/suite/mix.py`, {measured.samples} samples per
-forced mode at temperature {measured.temperature:g} and at most {measured.max_new_tokens} new tokens, where {truncated}
-of the completions were cut; scored by equality with the reference. Free choice: think iff P(think) >= 0.5. Hybrid Accuracy: share
-of prompts where the free choice is the mode with the higher mean score; means within {measured.margin:g} go to the
-shorter mode. {shipped["failing_no_think"]:.1%} of the prompts fail in no-think (mean score under 0.5), and
+forced mode at temperature {measured.temperature:g} and at most {measured.max_new_tokens} new tokens ({truncated} of the
+completions were cut), scored by equality with the reference. Free choice: think iff P(think) >= 0.5. Hybrid Accuracy:
+share of prompts where the free choice is the mode with the higher mean score; means within {measured.margin:g} go to
+the shorter mode. {shipped["failing_no_think"]:.1%} of the prompts fail in no-think (mean score under 0.5), and
 {shipped["no_think_violations"]:.2%} of the no-think outputs hold a tag or run longer than the reference + 4 tokens.
 The oracle always picks the better mode. Before HGPO the choice was uninformed: think rate
 {shipped["hft_think_rate"]:.2f}, Hybrid Accuracy {shipped["hft_hacc"]:.3f}. Tokens are completion tokens; a saving holds

@@ -8,7 +8,7 @@ from lhrm_train.atomic import write_text
 from lhrm_train.config import EvalConfig
 from lhrm_train.evaluate_suite import CONTEXTS, HFT_TEST, TEST
 from lhrm_train.evaluation_report import DIFFICULTY, REPORT, settings_text
-from lhrm_train.measure import read_settings
+from lhrm_train.measure import SETTINGS, read_settings
 from lhrm_train.plots import plot_difficulty
 from lhrm_train.report import (
     baseline_lines,
@@ -51,11 +51,11 @@ def report_text(rows: Path, config: EvalConfig) -> str:
 def write_report(rows: Path, config: EvalConfig) -> str:
     """Derive report.md and difficulty.png from the raw rows; return the report followed by the key line.
 
-    What was measured and how stands in front, from the settings that `evaluate_suite` left. Raises ConfigError
-    without them.
+    What was measured and how stands in front, where `evaluate_suite` left its settings beside the rows.
     """
-    test = read_rows(rows / TEST)
-    text = settings_text(read_settings(rows / "test"), test) + "\n\n" + report_text(rows, config)
+    test, text = read_rows(rows / TEST), report_text(rows, config)
+    if (rows / "test" / SETTINGS).is_file():
+        text = settings_text(read_settings(rows / "test"), test) + "\n\n" + text
     write_text(rows / REPORT, text)
     plot_difficulty(test, config.margin, rows / DIFFICULTY)
     return text + "\n" + key_line(figures_of(rows, config))

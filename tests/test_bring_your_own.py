@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from lhrm_train.format import ChatTokenizer, Manifest
 from lhrm_train.metrics import read_metrics
 from lhrm_train.nano import build_tokenizer
-from lhrm_train.rows import RowLog
+from lhrm_train.rows import row_log
 
 TRAIN = [sys.executable, "-m", "lhrm_train"]
 RUN = """
@@ -134,8 +134,8 @@ def test_the_run_directory_explains_itself(run):
     card = (folder / "runs" / "README.md").read_text()
     assert "own_reward:right" in (folder / "runs" / "run.json").read_text()
     assert "prompts.jsonl" in card
-    rows = RowLog(folder / "runs" / "evaluation" / "rows.jsonl").read()
-    held_out = RowLog(folder / "runs" / "evaluation" / "calibration" / "rows.jsonl").read()
+    rows = row_log(folder / "runs" / "evaluation" / "rows.jsonl").read()
+    held_out = row_log(folder / "runs" / "evaluation" / "calibration" / "rows.jsonl").read()
     assert len(rows) + len(held_out) == 20
     assert f"prompts={len(rows)}" in printed.splitlines()[-1]
     assert Manifest.load(folder / "runs" / "hgpo" / "checkpoint").evaluation["prompts"] == len(rows)

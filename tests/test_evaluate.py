@@ -14,7 +14,7 @@ from lhrm_train.evaluation_report import report_from_rows
 from lhrm_train.format import Message, Mode, encode_answer
 from lhrm_train.grading import Graded, Grader
 from lhrm_train.problems import Problem
-from lhrm_train.rows import RowLog
+from lhrm_train.rows import row_log
 from lhrm_train.samplers import Answered, Decision, Failed, Generated, LocalSampler, SamplerError
 from lhrm_train.server_sampler import ServerSampler, find_endpoint
 from tests.tiny_model import tiny_llama
@@ -73,7 +73,7 @@ def key_values(report: str) -> dict[str, float]:
 
 
 def rows_of(out):
-    return RowLog(out / "rows.jsonl").read()
+    return row_log(out / "rows.jsonl").read()
 
 
 def test_an_evaluation_by_hand(tmp_path):
@@ -171,7 +171,7 @@ def test_rows_whose_order_changed_are_found_out(tmp_path):
     run(Scripted(), tmp_path)
     rows = rows_of(tmp_path)
     (tmp_path / "rows.jsonl").unlink()
-    RowLog(tmp_path / "rows.jsonl").append([replace(rows[0], index=3)])
+    row_log(tmp_path / "rows.jsonl").append([replace(rows[0], index=3)])
     with pytest.raises(ConfigError, match="row 3 with key 'k0' is of another problem"):
         run(Scripted(), tmp_path)
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 import pytest
 
 from lhrm_train.config import BaseConfig, ConfigError, EvalConfig, HFTConfig, HGPOConfig, RunConfig
-from lhrm_train.evaluate import read_rows
 from lhrm_train.format import ChatTokenizer, Manifest
 from lhrm_train.pipeline import run as run_pipeline
 from lhrm_train.publish import publish
 from lhrm_train.report import key_line
+from lhrm_train.rows import read_rows
 from lhrm_train.suite_report import figures_of, report_text
 
 CONFIG = RunConfig(

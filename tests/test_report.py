@@ -5,7 +5,6 @@ import math
 import pytest
 
 from lhrm_train.calibration import calibrate, quantile
-from lhrm_train.evaluate import ModeSamples, Row, read_rows, write_rows
 from lhrm_train.format import Mode
 from lhrm_train.report import (
     baseline_lines,
@@ -18,7 +17,7 @@ from lhrm_train.report import (
     summarise,
     upper_levels,
 )
-from lhrm_train.rows import RowLog
+from lhrm_train.rows import ModeSamples, Row, read_rows, row_log, write_rows
 
 
 def samples(scores, tokens, bad=False):
@@ -215,7 +214,7 @@ def test_rows_from_before_the_newer_fields_are_still_read(tmp_path, nano_dir):
 def test_an_invalid_score_is_null_on_the_disk(tmp_path):
     broken = ModeSamples((None, 0.5), (None, 7), (None, False), (None, False), (None, True), (None, 2))
     one = Row("add", 1, False, "bare", "k", 20, None, None, broken, ModeSamples(), 4, "no answer")
-    log = RowLog(tmp_path / "deep" / "rows.jsonl")
+    log = row_log(tmp_path / "deep" / "rows.jsonl")
     log.append([one])
     raw = json.loads(log.path.read_text())
     assert (raw["think"]["scores"], raw["think"]["tokens"], raw["p_think"]) == ([None, 0.5], [None, 7], None)
@@ -226,7 +225,7 @@ def test_an_invalid_score_is_null_on_the_disk(tmp_path):
 
 def test_a_log_keeps_its_whole_lines_after_a_kill(tmp_path):
     rows = [row(p, samples(RIGHT, LONG), samples(WRONG, SHORT)) for p in (0.1, 0.2, 0.3)]
-    log = RowLog(tmp_path / "rows.jsonl")
+    log = row_log(tmp_path / "rows.jsonl")
     assert log.read() == []
     log.append(rows[:2])
     log.append(rows[2:])
