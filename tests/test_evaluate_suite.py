@@ -138,10 +138,8 @@ def test_contexts_by_hand():
         modes = (Mode.THINK, Mode.NO_THINK)
 
         def decide(self, problems):
-            bare = [one.context == "bare" for one in problems]
-            return [Decision(0.9 if first else 0.2, 1.0, 9) for first in bare[:-1]] + [
-                Decision(None, None, 9, "no room")
-            ]
+            assert [one.context for one in problems] == ["bare", "system", "two turns"]
+            return [Decision(0.9, 1.0, 9), Decision(0.2, 1.0, 9), Decision(None, None, 9, "no room")]
 
         def complete(self, problems, mode, samples, seed):
             right = mode is Mode.THINK

@@ -46,7 +46,7 @@ def test_another_hft_checkpoint_is_refused(tmp_path):
     assert str(tmp_path) not in json.dumps(record["hft"])
     RunRecord(tmp_path / "run", RunConfig(), tiny_checkpoint(tmp_path / "copy"))
     for other in (two, None):
-        with pytest.raises(ConfigError, match="was made with --hft tiny, weights .*: use another --out"):
+        with pytest.raises(ConfigError, match=r"was made with --hft tiny, weights .*: use another --out"):
             RunRecord(tmp_path / "run", RunConfig(), other)
     RunRecord(tmp_path / "plain", RunConfig(), None)
     with pytest.raises(ConfigError, match="was made without --hft, not with --hft tiny"):
