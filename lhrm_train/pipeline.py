@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,28 +137,29 @@ def _train(out: Path, config: RunConfig, hft: Path | None, record: RunRecord) ->
     Returns the checkpoint that HGPO starts from and the last one of the run; either may be absent. Raises ConfigError
     for a stage without its input.
     """
-    files, recipe = RunFiles(out), {"hft_seed": config.hft_seed, "hgpo_seed": config.hgpo_seed, **recorded(config)}
+    files, stages = RunFiles(out), config.stages
+    recipe = {"hft_seed": config.hft_seed, "hgpo_seed": config.hgpo_seed, **recorded(config)}
     start = hft or (files.hft if is_checkpoint(files.hft) else None)
     if is_checkpoint(files.hgpo):
         return start, files.hgpo
-    base = None
+    if start is None and "hft" not in stages:
+        if "hgpo" in stages:
+            missing = f"{files.hft} is none; add 'hft' to stages, or name one with --hft"
+            raise ConfigError(f"stage 'hgpo' has nothing to start from: {missing}")
+        base = _base(out, config, record)
+        # A base is no result of a run, unless it is asked for by name.
+        return None, base if "base" in stages else None
     if start is None:
         base = _base(out, config, record)
-        if "hft" in config.stages:
-            if base is None:
-                raise ConfigError(f"stage 'hft' has no base: {files.base} is none; add 'base' to stages")
-            _refuse_rows_of_another(out, config)
-            record.run("hft", lambda: _run_hft(base, out / "hft", config, recipe))
-            start = files.hft
-    if "hgpo" not in config.stages:
-        # A base is no result of a run, unless it is asked for by name.
-        return None, start or (base if "base" in config.stages else None)
-    if start is None:
-        raise ConfigError(
-            f"stage 'hgpo' has no HFT checkpoint: {files.hft} is none; add 'hft' to stages, or name one with --hft"
-        )
+        if base is None:
+            raise ConfigError(f"stage 'hft' has nothing to start from: {files.base} is none; add 'base' to stages")
+        _refuse_rows_of_another(out, config)
+        record.run("hft", partial(_run_hft, base, out / "hft", config, recipe))
+        start = files.hft
+    if "hgpo" not in stages:
+        return None, start
     _refuse_rows_of_another(out, config)
-    record.run("hgpo", lambda: _run_hgpo(start, out / "hgpo", config, recipe))
+    record.run("hgpo", partial(_run_hgpo, start, out / "hgpo", config, recipe))
     return start, files.hgpo
 
 

@@ -53,7 +53,7 @@ def test_a_run_goes_on_with_its_own_settings_only(run):
     with pytest.raises(ConfigError, match=r"hgpo\.lr = 0\.0002, not 0\.5: use another --out"):
         run_pipeline(out, replace(CONFIG, hgpo=replace(CONFIG.hgpo, lr=0.5)))
     before = (out / "evaluation" / "report.md").read_bytes()
-    with pytest.raises(ConfigError, match="was measured with temperature = 1.0, not 0.5"):
+    with pytest.raises(ConfigError, match=r"was measured with temperature = 1\.0, not 0\.5"):
         run_pipeline(out, replace(CONFIG, eval=replace(CONFIG.eval, temperature=0.5)))
     assert (out / "evaluation" / "report.md").read_bytes() == before
 
@@ -90,7 +90,7 @@ def test_a_later_call_repeats_nothing_and_evaluates_the_last_checkpoint(run, sta
 
 
 def test_stages_one_by_one(tmp_path):
-    assert run_pipeline(tmp_path, only("base")) == f"checkpoint={None}"
+    assert run_pipeline(tmp_path, only("base")) == f"checkpoint={tmp_path / 'base'}"
     assert (tmp_path / "base" / "lhrm.json").is_file()
     assert run_pipeline(tmp_path, only("hft")) == f"checkpoint={tmp_path / 'hft' / 'checkpoint'}"
     # HGPO starts from the HFT checkpoint that is there, not from the base.
@@ -102,8 +102,8 @@ def test_stages_one_by_one(tmp_path):
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        (("hft",), "stage 'hft' has no base: .*base is none; add 'base' to stages"),
-        (("base", "hgpo"), "stage 'hgpo' has no HFT checkpoint: .* add 'hft' to stages, or name one with --hft"),
+        (("hft",), "stage 'hft' has nothing to start from: .*base is none; add 'base' to stages"),
+        (("base", "hgpo"), "stage 'hgpo' has nothing to start from: .* add 'hft' to stages, or name one"),
         (("eval",), "stage 'eval' has no checkpoint"),
     ],
 )
