@@ -172,7 +172,7 @@ class RowLog(Generic[AnyRow]):
 
     def __init__(self, path: Path, parse: Callable[[dict[str, Any]], AnyRow]) -> None:
         self.path = path
-        self._parse = parse
+        self._parse: Callable[[dict[str, Any]], AnyRow] = parse
 
     def append(self, rows: Sequence[AnyRow]) -> None:
         """Add rows; they are on the disk when this returns."""

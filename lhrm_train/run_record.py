@@ -18,6 +18,7 @@ from lhrm_train.devices import accelerator
 from lhrm_train.digest import data_digest, weights_digest
 from lhrm_train.format import Manifest
 from lhrm_train.metrics import METRICS_NAME
+from lhrm_train.stop import InterruptedRunError
 
 NAME = "run.json"
 # Which stages run now, and how long and how they are measured, changes nothing that is trained.
@@ -64,15 +65,20 @@ class RunRecord:
         accelerator().wait_for_everyone()
 
     def run(self, name: str, work: Callable[[], object]) -> None:
-        """Do the work of a stage and note its time."""
+        """Do the work of a stage and note its time; one that was interrupted and resumed counts all of its parts."""
         start = time.monotonic()
-        work()
-        if not self._main:
-            return
-        seconds = self._record["seconds"]
-        # A stage that was interrupted and resumed counts all of its parts.
-        seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 1)
-        write_json(self._out / NAME, self._record)
+        try:
+            work()
+        except InterruptedRunError:
+            self._note(name, time.monotonic() - start)
+            raise
+        self._note(name, time.monotonic() - start)
+
+    def _note(self, name: str, seconds: float) -> None:
+        if self._main:
+            before = self._record["seconds"].get(name, 0.0)
+            self._record["seconds"][name] = round(before + seconds, 1)
+            write_json(self._out / NAME, self._record)
 
 
 def _record(out: Path, config: RunConfig, hft: Path | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from lhrm_train.config import ConfigError, DataConfig, HGPOConfig, RunConfig
 from lhrm_train.digest import data_digest, digest_of, weights_digest
 from lhrm_train.format import FormatError
 from lhrm_train.run_record import RunRecord, read_record
+from lhrm_train.stop import InterruptedRunError
 from tests.checkpoints import tiny_checkpoint
 
 
@@ -30,11 +31,18 @@ def test_settings_that_training_reads_may_not_change(tmp_path):
     assert read_record(tmp_path)["config"]["hgpo"]["lr"] == 0.0002
 
 
-def test_seconds_of_a_stage_add_up(tmp_path, monkeypatch):
-    times = iter([10.0, 12.5, 100.0, 101.0])
+def test_seconds_of_a_stage_add_up_over_interruptions(tmp_path, monkeypatch):
+    def stopped():
+        raise InterruptedRunError
+
+    times = iter([10.0, 12.5, 100.0, 101.0, 200.0])
     monkeypatch.setattr("lhrm_train.run_record.time.monotonic", lambda: next(times))
+    with pytest.raises(InterruptedRunError):
+        RunRecord(tmp_path, RunConfig(), None).run("hft", stopped)
     RunRecord(tmp_path, RunConfig(), None).run("hft", lambda: None)
-    RunRecord(tmp_path, RunConfig(), None).run("hft", lambda: None)
+    assert read_record(tmp_path)["seconds"] == {"hft": 3.5}
+    with pytest.raises(ZeroDivisionError):  # a stage that failed did not run here
+        RunRecord(tmp_path, RunConfig(), None).run("hgpo", lambda: 1 / 0)
     assert read_record(tmp_path)["seconds"] == {"hft": 3.5}
 
 

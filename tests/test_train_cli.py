@@ -37,8 +37,8 @@ def call(*arguments, cwd=ROOT):
         (("eval", "--model", "nowhere", "--data", "suite", "--out", "{tmp}/x"), 1, "not an LHRM checkpoint"),
         (("eval", "--url", "localhost:1", "--data", "suite", "--out", "{tmp}/x"), 1, "does not start with http"),
         (("init", "--base", "nowhere", "--out", "{tmp}/x"), 1, "nowhere"),
-        (("eval", "--url", "http://localhost:1", "--data", "suite", "--out", "{tmp}/x", "--calibrate"), 2, "--model"),
-        (("publish", "{tmp}", "--into", "{tmp}/x"), 1, "run.json not found: not the directory of a run"),
+        (("eval", "--url", "http://localhost:1", "--data", "suite", "--out", "{tmp}/x", "--calibrate"), 1, "--model"),
+        (("publish", "{tmp}/run", "--into", "{tmp}/x"), 1, "run.json not found: not the directory of a run"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, arguments, code, message):
