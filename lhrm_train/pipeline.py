@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lhrm_train.atomic import write_json
@@ -20,6 +22,7 @@ from lhrm_train.format import ChatTokenizer
 from lhrm_train.init import init_base
 from lhrm_train.manifest_settings import finish_manifest, recorded
 from lhrm_train.measure import SETTINGS
+from lhrm_train.metrics import METRICS_NAME
 from lhrm_train.nano import build_base
 from lhrm_train.plots import plot_curves
 from lhrm_train.rewards import Judge
@@ -31,6 +34,11 @@ from lhrm_train.streams import demonstration_data, problem_data
 from lhrm_train.suite_report import suite_figures, write_report
 from lhrm_train.train_hft import train_hft
 from lhrm_train.train_hgpo import train_hgpo
+
+# Columns of each stage's metrics that are drawn, and over how many steps they are smoothed.
+CURVES: Mapping[str, tuple[tuple[str, ...], int]] = MappingProxyType(
+    {"hft": (("loss",), 20), "hgpo": (("agreement", "think_rate", "accuracy_think"), 3)}
+)
 
 
 @dataclass(frozen=True)
@@ -88,8 +96,6 @@ def _run_hft(base: Path, out: Path, config: RunConfig, recipe: dict[str, object]
     data = demonstration_data(ChatTokenizer.load(base), config.data, config.hft, config.hft_seed, processes)
     _note_data(out, cleaning=data.cleaning, mixture=data.mixture)
     train_hft(base, out, data.config, data.stream, config.hft_seed, recipe)
-    if accelerator().is_main_process:
-        plot_curves(out / "metrics.jsonl", ("loss",), out / "curves.png", 20)
 
 
 def _run_hgpo(init: Path, out: Path, config: RunConfig, recipe: dict[str, object]) -> None:
@@ -98,8 +104,14 @@ def _run_hgpo(init: Path, out: Path, config: RunConfig, recipe: dict[str, object
     Judge(tokenizer, config.reward).check(data.problems)  # an unknown scorer ends the run now, not at its first use
     _note_data(out, cleaning=data.cleaning, prompts_too_long=data.too_long)
     train_hgpo(init, out, config.hgpo, config.reward, data.stream, config.hgpo_seed, recipe)
-    if accelerator().is_main_process:
-        plot_curves(out / "metrics.jsonl", ("agreement", "think_rate", "accuracy_think"), out / "curves.png", 3)
+
+
+def _draw_curves(out: Path) -> None:
+    """Draw the curves of finished stages, also of one that was killed before its were drawn."""
+    for stage, (names, smooth) in CURVES.items():
+        target = out / stage / "curves.png"
+        if is_checkpoint(out / stage / "checkpoint") and not target.is_file():
+            plot_curves(out / stage / METRICS_NAME, names, target, smooth)
 
 
 def _run_eval(start: Path | None, final: Path, out: Path, config: RunConfig) -> str:
@@ -172,7 +184,10 @@ def run(out: Path, config: RunConfig, hft: Path | None = None) -> str:
     """
     record = RunRecord(out, config, hft)
     start, final = _train(out, config, hft, record)
-    if "eval" not in config.stages or not accelerator().is_main_process:
+    main = accelerator().is_main_process
+    if main:
+        _draw_curves(out)
+    if "eval" not in config.stages or not main:
         return f"checkpoint={final}"
     if final is None:
         raise ConfigError(f"stage 'eval' has no checkpoint: none is in {out}; add the stages that make one")

@@ -7,7 +7,7 @@ from typing import Any
 
 from lhrm_train.atomic import write_text
 from lhrm_train.config import DataConfig, RunConfig
-from lhrm_train.format import NO_THINK_OPEN, THINK_OPEN
+from lhrm_train.format import NO_THINK_OPEN, THINK_OPEN, Manifest
 from lhrm_train.run_record import read_record
 
 CARD = """# {name}
@@ -60,7 +60,7 @@ def write_run_card(out: Path, config: RunConfig, report: str, checkpoint: Path) 
     record = read_record(out)
     curves = [f"![{stage}]({stage}/curves.png)" for stage in ("hft", "hgpo") if (out / stage / "curves.png").is_file()]
     fields = {
-        "name": config.base.name,
+        "name": Manifest.load(checkpoint).name,
         "think": THINK_OPEN,
         "no_think": NO_THINK_OPEN,
         "base": _base(record, config),

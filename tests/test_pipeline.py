@@ -89,6 +89,15 @@ def test_a_later_call_repeats_nothing_and_evaluates_the_last_checkpoint(run, sta
     assert Manifest.load(out / "hft" / "checkpoint").evaluation == {}
 
 
+def test_curves_that_a_kill_prevented_are_drawn_later(run):
+    out, _ = run
+    (out / "hgpo" / "curves.png").unlink()
+    stamp = (out / "hft" / "curves.png").stat().st_mtime_ns
+    run_pipeline(out, only("hgpo"))
+    assert (out / "hgpo" / "curves.png").stat().st_size > 1000
+    assert (out / "hft" / "curves.png").stat().st_mtime_ns == stamp
+
+
 def test_stages_one_by_one(tmp_path):
     assert run_pipeline(tmp_path, only("base")) == f"checkpoint={tmp_path / 'base'}"
     assert (tmp_path / "base" / "lhrm.json").is_file()
@@ -131,6 +140,7 @@ def test_no_manifest_outside_the_run_is_written(run, tmp_path):
     run_pipeline(out, only("eval"), hft=hft)
     assert (hft / "lhrm.json").read_bytes() == before
     card = (out / "README.md").read_text()
+    assert card.startswith("# elsewhere\n")
     assert "Base: the HFT checkpoint elsewhere, weights " in card
     assert "Stages run here: eval." in card
     assert "HFT data" not in card
