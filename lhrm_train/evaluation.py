@@ -115,10 +115,15 @@ def _refuse_other_kind(out: Path, *, packed: bool) -> None:
 def evaluate_questions(
     sampler: Sampler, questions: Questions, out: Path, config: RunConfig, *, holding_out: bool = False
 ) -> str:
-    """Evaluate on the questions, or on those that are not held out, and return the report, its key line last."""
+    """Evaluate on the questions, or on those that are not held out, and return the report, its key line last.
+
+    Raises ConfigError when none is left, and what `evaluate_any` raises.
+    """
     asked = [one for one in questions.problems if not (holding_out and _for_calibration(one))]
     data = questions.data(len(questions.problems) - len(asked))
     print(data_text(data), file=sys.stderr)
+    if not asked:
+        raise ConfigError(f"{questions.source}: no question is left to ask")
     return evaluate_any(sampler, asked, config.eval, out, config.reward, data)
 
 

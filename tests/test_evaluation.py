@@ -97,8 +97,7 @@ def test_a_directory_is_of_one_kind_of_evaluation(tmp_path):
 
 
 def test_nothing_left_to_ask(tmp_path):
-    empty = tmp_path / "q.jsonl"
-    empty.write_text("\n")
-    config = replace(CONFIG, test=DataConfig("jsonl", (str(empty),)))
-    with pytest.raises(ConfigError, match="no problems to evaluate"):
+    name = str(write(tmp_path / "q.jsonl", 3))
+    config = replace(CONFIG, test=DataConfig("jsonl", (name,), decontaminate=(name,)))
+    with pytest.raises(ConfigError, match=r"q\.jsonl: no question is left to ask"):
         evaluate_questions(Scripted(), questions_of(config.test, config), tmp_path / "out", config)
