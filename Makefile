@@ -7,11 +7,12 @@ DEVICE ?= auto
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SERVE_ARGS ?=
 PYTEST_ARGS ?=
+CLIENTS ?=
 BIN := .venv/bin
 SETUP := $(PYTHON) setup/setup_env.py --device $(DEVICE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve check test train-nano eval-nano loadtest clean
+.PHONY: help setup setup-dev serve check test test-clients train-nano eval-nano loadtest clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -33,6 +34,9 @@ check: setup-dev ## lint, format, types
 test: setup-dev check ## check, then the core test suite, real vLLM included
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-clients: setup-dev ## other people's clients (Python, Node) against the real server; needs a package index
+	$(BIN)/python tests/clients/suite.py $(CLIENTS)
+
 train-nano: setup ## train the nano from nothing, in runs/nano
 	$(BIN)/python -m lhrm_train run nano --out runs/nano
 
@@ -43,5 +47,5 @@ loadtest: setup ## paired load test against a running server: auto against alway
 	$(BIN)/python -m lhrm_loadtest run --base-url "http://$(HOST):$(PORT)"
 
 clean: ## remove the environment and all build and test output
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis out runs
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .clients out runs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -68,16 +68,21 @@ def mode_means(values_PGN: Tensor) -> Tensor:
 def think_wins(groups: Groups, token_price: float) -> Tensor:
     """Tell per prompt whether think's mean score exceeds no-think's by more than its margin (P,).
 
-    The margin is delta + token_price * (tokens of think - tokens of no-think).
+    The margin is delta + token_price * (tokens of think - tokens of no-think). False where `decided` is.
     """
     score_PG, tokens_PG = mode_means(groups.scores_PGN), mode_means(groups.tokens_PGN)
     margin_P = groups.delta_P + token_price * (tokens_PG[:, THINK] - tokens_PG[:, NO_THINK])
     return score_PG[:, THINK] > score_PG[:, NO_THINK] + margin_P
 
 
+def decided(scores_PGN: Tensor) -> Tensor:
+    """Tell per prompt whether both modes have a valid rollout, so that they can be compared (P,)."""
+    return ~scores_PGN.isnan().all(-1).any(-1)
+
+
 def both_fail(scores_PGN: Tensor) -> Tensor:
-    """Tell per prompt whether no rollout of either mode scores above 0 (P,)."""
-    return (scores_PGN.nan_to_num() <= 0).flatten(1).all(-1)
+    """Tell per prompt whether both modes have a valid rollout and none scores above 0 (P,)."""
+    return decided(scores_PGN) & (scores_PGN.nan_to_num() <= 0).flatten(1).all(-1)
 
 
 def inter_rewards(wins_P: Tensor, shape: torch.Size) -> Tensor:

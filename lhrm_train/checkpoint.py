@@ -95,7 +95,9 @@ def is_checkpoint(directory: Path) -> bool:
 def save_state(directory: Path, state: dict[str, Any]) -> None:
     """Write a training state, torch's random state included, that replaces the previous one in one step."""
     directory.mkdir(parents=True, exist_ok=True)
-    rng = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+    # The state of this process's own device: another machine may have another number of them.
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    rng = {"cpu": torch.get_rng_state(), "cuda": cuda}
     fresh = directory / f"{STATE_NAME}.tmp"
     try:
         torch.save({**state, "rng": rng}, fresh)
@@ -113,6 +115,6 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     # Mapped, because every process reads it and only some need all of it.
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
     torch.set_rng_state(state["rng"]["cpu"])
-    if state["rng"]["cuda"]:
-        torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+    if state["rng"]["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["rng"]["cuda"])
     return state

@@ -40,14 +40,15 @@ class Group:
 class Batch:
     """Packed rows. Only completion tokens are trained; each is predicted from the position before it.
 
-    `mask_B1TT` is True where attention is allowed: causal, to the own prompt and within one completion.
-    `source_M` indexes the flattened (B*T) positions that predict `target_M`; `sample_M` is the sample
-    each trained token belongs to and `decision_M` is True on opening tags.
+    `unit_BT` is the group a position belongs to and `branch_BT` its completion there, 0 in the prompt. `source_M`
+    indexes the flattened (B*T) positions that predict `target_M`; `sample_M` is the sample each trained token belongs
+    to and `decision_M` is True on opening tags.
     """
 
     input_BT: Tensor
     position_BT: Tensor
-    mask_B1TT: Tensor
+    unit_BT: Tensor
+    branch_BT: Tensor
     source_M: Tensor
     target_M: Tensor
     sample_M: Tensor
@@ -56,6 +57,15 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on `device`."""
         return Batch(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
+
+    def mask(self) -> Tensor:
+        """Return (B, 1, T, T), True where attention is allowed: causal, to the own prompt and within one completion.
+
+        It is made for each forward pass, on the batch's device: kept, it would be most of the memory of a step.
+        """
+        same = self.unit_BT[:, :, None] == self.unit_BT[:, None, :]
+        same &= (self.branch_BT[:, None, :] == 0) | (self.branch_BT[:, :, None] == self.branch_BT[:, None, :])
+        return same.tril()[:, None]
 
     @property
     def trained_tokens(self) -> int:
@@ -121,7 +131,7 @@ def collate(samples: Sequence[Sample], rows: Sequence[Sequence[int]], row_length
 
 @dataclass
 class _Layout:
-    """Rows under construction. `unit` is the group a position belongs to, `branch` its completion, 0 in the prompt."""
+    """Rows under construction; the names are Batch's."""
 
     input_BT: Tensor
     position_BT: Tensor
@@ -167,14 +177,11 @@ def collate_groups(groups: Sequence[Group], rows: Sequence[Sequence[int]], row_l
         offset = 0
         for unit, index in enumerate(row):
             offset = layout.place(b, offset, unit, groups[index])
-    unit_BT, branch_BT = layout.unit_BT, layout.branch_BT
-    same = unit_BT[:, :, None] == unit_BT[:, None, :]
-    visible = (branch_BT[:, None, :] == 0) | (branch_BT[:, :, None] == branch_BT[:, None, :])
-    causal = torch.ones(row_length, row_length, dtype=torch.bool).tril()
     return Batch(
         input_BT=layout.input_BT,
         position_BT=layout.position_BT,
-        mask_B1TT=(same & visible & causal)[:, None],
+        unit_BT=layout.unit_BT,
+        branch_BT=layout.branch_BT,
         source_M=torch.tensor(layout.source, dtype=torch.long),
         target_M=torch.tensor(layout.target, dtype=torch.long),
         sample_M=torch.tensor(layout.owner, dtype=torch.long),

@@ -11,28 +11,30 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Hardware:
-    """One accelerator: dense bf16 operations per second, memory bandwidth in bytes per second, and the share of
-    both that training and sampling are assumed to reach.
+    """One accelerator: dense bf16 operations per second, memory bandwidth in bytes per second, memory in bytes, and
+    the share of the first two that training and sampling are assumed to reach.
     """
 
     name: str
     flops: float
     bandwidth: float
+    memory: float
     compute_share: float = 0.35
     bandwidth_share: float = 0.25
 
 
-H100 = Hardware("H100 SXM", 989e12, 3.35e12)
+H100 = Hardware("H100 SXM", 989e12, 3.35e12, 80e9)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a model that the formulas need."""
+    """The sizes of a model that the formulas need; `kv_size` is what one layer keeps of one token as its key."""
 
     parameters: float
     layers: int
     hidden_size: int
     vocab_size: int
+    kv_size: int
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,15 @@ def _weights(shape: Shape, lora: LoraConfig, parts: int) -> dict[str, float]:
 
 
 def _activations(shape: Shape, tokens: float, checkpointing: bool) -> dict[str, float]:
-    # Per token and layer about 34 * hidden bytes in bf16 without checkpointing, 2 * hidden with it.
+    # Per token and layer about 34 * hidden bytes in bf16 without checkpointing, 2 * hidden with it. Logits are there
+    # as bf16 and fp32, as log-probabilities, and as gradients of both.
     per_layer = (2 if checkpointing else 34) * shape.hidden_size
-    return {"activations": tokens * shape.layers * per_layer, "fp32 logits": tokens * shape.vocab_size * 8}
+    return {"activations": tokens * shape.layers * per_layer, "logits": tokens * shape.vocab_size * 16}
+
+
+def _keys_and_values(shape: Shape, config: HGPOConfig) -> dict[str, float]:
+    tokens = config.generate_batch * config.row_length
+    return {"keys and values of sampling": tokens * shape.layers * 2 * shape.kv_size * 2}
 
 
 def hft(shape: Shape, config: HFTConfig, processes: int, hardware: Hardware) -> Estimate:
@@ -81,7 +89,10 @@ def hgpo(shape: Shape, config: HGPOConfig, processes: int, hardware: Hardware) -
     """
     tokens = config.micro_rows * config.row_length
     parts = processes if config.shard else 1
-    memory = _weights(shape, config.lora, parts) | _activations(shape, tokens, config.gradient_checkpointing)
+    training = _activations(shape, tokens, config.gradient_checkpointing)
+    sampling = _keys_and_values(shape, config)
+    # The two phases take turns, so the larger one counts.
+    memory = _weights(shape, config.lora, parts) | max(training, sampling, key=lambda part: sum(part.values()))
     if not config.lora.rank:
         memory |= {"bf16 copy that samples": 2 * shape.parameters}
         if config.refresh_reference_every != 1:
@@ -89,19 +100,20 @@ def hgpo(shape: Shape, config: HGPOConfig, processes: int, hardware: Hardware) -
     rollouts = config.prompts * config.rollouts / processes
     batches = max(1.0, rollouts / config.generate_batch)
     per_position = 2 * shape.parameters / (hardware.bandwidth * hardware.bandwidth_share)
-    sampling = batches * config.max_new_tokens * per_position
+    sampling_s = batches * config.max_new_tokens * per_position
     trained = rollouts * config.max_new_tokens / 2
     # One pass each for the old and the reference log-probabilities, then forward and backward per epoch.
     operations = (4 + 6 * config.epochs) * shape.parameters
-    training = trained * operations / (hardware.flops * hardware.compute_share)
-    return Estimate(memory, config.steps * (sampling + training))
+    training_s = trained * operations / (hardware.flops * hardware.compute_share)
+    return Estimate(memory, config.steps * (sampling_s + training_s))
 
 
 def describe(stage: str, estimate: Estimate, hardware: Hardware, processes: int) -> str:
     """Return the estimate in words, with its assumptions."""
     parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in estimate.memory.items())
+    fits = "" if estimate.total_bytes <= hardware.memory else f", more than the {hardware.memory / GIB:.1f} there are"
     return (
-        f"{stage} (estimate): {estimate.total_bytes / GIB:.1f} GiB per process ({parts}); "
+        f"{stage} (estimate): {estimate.total_bytes / GIB:.1f} GiB per process ({parts}){fits}; "
         f"{estimate.seconds / 3600:.1f} h on {processes} x {hardware.name}, assuming "
         f"{hardware.compute_share:.0%} of its arithmetic and {hardware.bandwidth_share:.0%} of its bandwidth"
     )

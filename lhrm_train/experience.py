@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lhrm_train.advantages import NO_THINK, THINK, Groups, both_fail, think_wins
+from lhrm_train.advantages import NO_THINK, THINK, Groups, both_fail, decided, think_wins
 from lhrm_train.config import HGPOConfig
 from lhrm_train.data import Sample
 from lhrm_train.format import ChatTokenizer, Mode, encode_chat
@@ -116,7 +116,10 @@ def gather(
     groups = Groups(
         scores_PGN=sampled.tensor("score"),
         tokens_PGN=sampled.tensor("completion_tokens"),
-        delta_P=torch.tensor([config.delta_by_kind.get(problem.kind, config.delta) for problem in problems]),
+        # In double precision, as the means they are compared with: .7 in single precision is less than .7.
+        delta_P=torch.tensor(
+            [config.delta_by_kind.get(problem.kind, config.delta) for problem in problems], dtype=torch.float64
+        ),
         reference_P=reference_P,
     )
     advantages = objective(config.objective).advantages(groups, config)
@@ -136,14 +139,15 @@ def _metrics(groups: Groups, sampled: _Sampled, p_think_P: Tensor, wins_P: Tenso
         out[f"answer_tokens_{name}"] = answer_PGN[:, g].mean().item()
         out[f"truncated_{name}"] = truncated_PGN[:, g].mean().item()
         out[f"tag_leak_{name}"] = leaked_PGN[:, g].mean().item()
-    chosen_P = p_think_P >= 0.5
+    chosen_P, decided_P = p_think_P >= 0.5, decided(groups.scores_PGN)
     return out | {
         "leak_words_no_think": (leaks_PGN[:, NO_THINK] > 0).float().mean().item(),
         "overlong_no_think": sampled.tensor("overlong")[:, NO_THINK].mean().item(),
         "invalid": groups.scores_PGN.isnan().float().mean().item(),
         "both_fail": both_fail(groups.scores_PGN).float().mean().item(),
-        "think_wins": wins_P.float().mean().item(),
+        "undecided": (~decided_P).float().mean().item(),
+        "think_wins": wins_P[decided_P].float().mean().item(),
         "think_rate": chosen_P.float().mean().item(),
         "p_think": p_think_P.mean().item(),
-        "agreement": (chosen_P == wins_P).float().mean().item(),
+        "agreement": (chosen_P == wins_P)[decided_P].float().mean().item(),
     }

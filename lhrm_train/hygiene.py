@@ -5,16 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from lhrm_train.config import ConfigError, DataConfig, Fields
+from lhrm_train.format import Message
 from lhrm_train.problems import Demonstration, Problem
-from lhrm_train.sources import normalise, question_key, read_problems
+from lhrm_train.sources import normalise, read_problems
 
 Item = TypeVar("Item", Problem, Demonstration)
-WORD = re.compile(r"\w+")
+# Thai, Lao, Tibetan, Burmese, Khmer, kana and Han put no space between words: there a character is a word. Signs that
+# stand above or below a letter are characters of their own.
+UNSPACED = (
+    "\u0e00-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+WORD = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,8 @@ class CleaningReport:
 def deduplicate(items: Sequence[Item]) -> tuple[list[Item], int]:
     """Return the first of each set of equal items, in order, and the number of the others.
 
-    Demonstrations are equal by conversation, answer and mode, problems by conversation, after `normalise`.
+    Problems are equal by conversation, demonstrations also by mode, reasoning and answer. Letters count as they are
+    written, capitals too; only white space and the encoding of accents (NFC) may differ.
     """
     seen: set[str] = set()
     kept = []
@@ -43,10 +52,10 @@ def deduplicate(items: Sequence[Item]) -> tuple[list[Item], int]:
 
 
 def decontaminate(items: Sequence[Item], benchmark: Sequence[Problem], ngram: int) -> tuple[list[Item], int]:
-    r"""Return the items whose question is not in `benchmark`, in order, and the number of the others.
+    """Return the items whose question is not in `benchmark`, in order, and the number of the others.
 
     A question (the last user turn) is in the benchmark when it equals one of its questions after `normalise` or
-    shares `ngram` words (``\w+``) in a row with one. Below `ngram` words only equality counts.
+    shares `ngram` words (`WORD`) in a row with one. Below `ngram` words only equality counts.
     Raises ConfigError when `ngram` is less than 1.
     """
     if ngram < 1:
@@ -85,10 +94,18 @@ def _problem_of(item: Problem | Demonstration) -> Problem:
     return item.problem if isinstance(item, Demonstration) else item
 
 
+def _spelled(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _turns(messages: Sequence[Message]) -> list[str]:
+    return [part for message in messages for part in (message.role, _spelled(message.content))]
+
+
 def _signature(item: Problem | Demonstration) -> str:
-    parts = [question_key(_problem_of(item).messages)]
+    parts = _turns(_problem_of(item).messages)
     if isinstance(item, Demonstration):
-        parts += [item.mode.value, normalise(item.answer)]
+        parts += [item.mode.value, _spelled(item.reasoning), _spelled(item.answer)]
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 

@@ -33,10 +33,11 @@ from transformers import (
 from transformers.utils.quantization_config import GgufConfig
 
 from lhrm_train.checkpoint import is_checkpoint, write_checkpoint
+from lhrm_train.compatibility import TOLERANCE, packed_difference
 from lhrm_train.format import TAGS, Mode, encode_chat
 from lhrm_train.vocabulary import HARMLESS, InitError, Vocabulary, extend_tokenizer
 
-__all__ = ["InitError", "init_base"]
+__all__ = ["InitError", "Stretch", "init_base"]
 
 TAG_MEANINGS = (" think step by step", " end of thinking", " answer directly", " end of answer")
 TURN_MEANINGS = (" start of message", " end of message")
@@ -71,11 +72,31 @@ def _failing_as(what: str) -> Iterator[None]:
         raise InitError(f"{what}: {type(exc).__name__}: {lines[0] if lines else 'no message'}") from exc
 
 
-def init_base(source: str, out: Path, name: str | None = None, seed: int = 0, *, overwrite: bool = False) -> Path:
+@dataclass(frozen=True)
+class Stretch:
+    """Longer contexts than the base was trained with: its number of positions and its rotary base; 0 = as they are."""
+
+    positions: int = 0
+    rope_theta: float = 0.0
+
+
+AS_IT_IS = Stretch()
+
+
+def init_base(
+    source: str,
+    out: Path,
+    name: str | None = None,
+    seed: int = 0,
+    *,
+    stretch: Stretch = AS_IT_IS,
+    overwrite: bool = False,
+) -> Path:
     """Write the base checkpoint of `source` to `out`, complete or not at all, and return `out`.
 
     `source` is a directory, a ``.gguf`` file (dequantised) or a hub name. Weights are loaded in fp32 and stored in
-    bf16. `name` defaults to the last part of `out`; `seed` draws the noise of the new rows. Raises InitError when
+    bf16. `name` defaults to the last part of `out`; `seed` draws the noise of the new rows; a base with another
+    rotary base must learn it in training. Raises InitError when
     the base cannot be loaded, its tokenizer cannot follow the format, or `out` holds something: a finished
     checkpoint is replaced with `overwrite`, anything else never.
     """
@@ -83,7 +104,9 @@ def init_base(source: str, out: Path, name: str | None = None, seed: int = 0, *,
     _check_target(out, where, overwrite)
     _check_config(where)
     vocabulary = extend_tokenizer(_load_tokenizer(where), name or out.resolve().name, where.name, seed)
-    model = _load_model(where)
+    model = _load_model(where, stretch)
+    if stretch.positions:
+        vocabulary.fast.model_max_length = stretch.positions
     _grow(model, vocabulary, seed)
     _set_endings(model, vocabulary)
     _check_forward(model, vocabulary)
@@ -153,7 +176,25 @@ def _load_tokenizer(source: _Source) -> PreTrainedTokenizerFast:
     return fast
 
 
-def _load_model(source: _Source) -> PreTrainedModel:
+def _stretched(source: _Source, stretch: Stretch) -> dict[str, Any]:
+    """Return the argument that loads the model with other positions; none where they stay."""
+    if stretch == AS_IT_IS:
+        return {}
+    if source.gguf_file:
+        raise InitError(f"source {source.name}: a GGUF file cannot be stretched; use the original model")
+    whole: Any = AutoConfig.from_pretrained(source.location, **source.arguments)
+    config = whole.get_text_config()
+    rotary = dict(getattr(config, "rope_parameters", None) or {})
+    if "rope_theta" not in rotary or rotary.get("rope_type", "default") != "default":
+        raise InitError(f"source {source.name}: only plain rotary positions can be stretched, not {rotary or 'others'}")
+    if stretch.positions:
+        config.max_position_embeddings = stretch.positions
+    if stretch.rope_theta:
+        config.rope_parameters = {**rotary, "rope_theta": stretch.rope_theta}
+    return {"config": whole}
+
+
+def _load_model(source: _Source, stretch: Stretch) -> PreTrainedModel:
     quantisation = GgufConfig(dequantize=True) if source.gguf_file else None
     with _failing_as(f"source {source.name}: cannot load the model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -161,6 +202,7 @@ def _load_model(source: _Source) -> PreTrainedModel:
             dtype=torch.float32,
             quantization_config=quantisation,
             output_loading_info=True,
+            **_stretched(source, stretch),
             **source.arguments,
         )
     model: PreTrainedModel = loaded[0]
@@ -254,3 +296,10 @@ def _check_forward(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
             logits_BTV = model(input_ids=ids_BT).logits
         if logits_BTV.shape[-1] < vocabulary.size or not bool(logits_BTV.isfinite().all()):
             raise InitError(f"{what} gives logits of shape {tuple(logits_BTV.shape)}, or some are not finite")
+    with _failing_as(f"{what} cannot be trained on packed rows"):
+        gap = packed_difference(model, encode_chat(vocabulary.chat, HARMLESS, Mode.THINK))
+    if not gap <= TOLERANCE:
+        raise InitError(
+            f"{what} cannot be trained here: its logits on packed rows are {gap:.2g} off; it scales or caps logits, or "
+            "has layers that do not follow an attention mask"
+        )

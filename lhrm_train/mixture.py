@@ -67,8 +67,8 @@ class Mixture:
     Samples longer than `row_length` are left out, then no-think samples whose completion (answer, closing tag
     and end of turn, as a server counts it) is longer than `no_think_max_tokens`; `report` has their numbers.
     `steps` is the number of micro-batches of the whole run, over all processes; 0 takes it from `config` for
-    one process. Only `think_first_share` depends on it. Raises DataError when a mode that is asked for has no
-    sample, in the data or in one of the passes.
+    one process. Only `think_first_share` depends on it. Raises DataError when a mode has no sample, in the data or,
+    with `think_share` above 0, in one of the passes.
     """
 
     def __init__(
@@ -116,15 +116,10 @@ class Mixture:
         config, report = self._config, self.report
         if not self._entries:
             raise DataError(f"no sample is left to train on: {report}")
-        if config.think_first_share and not report.think:
-            raise DataError(
-                f"hft.think_first_share = {config.think_first_share}, but no think sample is left: {report}"
-            )
-        if not config.think_share:
-            return
         if not (report.think and report.no_think):
-            raise DataError(f"hft.think_share = {config.think_share}, but only one mode is left: {report}")
-        if not all(all(self._sides(number)) for number in range(2)):
+            # A model that saw one mode would fail in the other, and every later comparison of the two with it.
+            raise DataError(f"HFT learns both modes, and only one has samples: {report}")
+        if config.think_share and not all(all(self._sides(number)) for number in range(2)):
             raise DataError(
                 "hft.pairing = 'unpaired': too few questions, some passes would have one mode; use 'paired'"
             )
@@ -224,15 +219,15 @@ class Mixture:
             steps = config.steps * config.accumulation
         return round(config.think_first_share * steps)
 
-    def batches(self, start: int = 0) -> Iterator[Batch]:
-        """Yield micro-batch `start`, `start` + 1, ... without end, each of `config.rows` rows.
+    def batches(self, start: int = 0, step: int = 1) -> Iterator[Batch]:
+        """Yield micro-batch `start`, `start` + `step`, ... without end, each of `config.rows` rows.
 
-        To find its place it lays out the batches before `start` again, without building them: about a second
-        per hundred thousand samples.
+        The batches before and between are laid out to find the place, and not built: about a second per hundred
+        thousand samples.
         """
         first = self._think_first_steps()
         layouts = itertools.chain(itertools.islice(self._layouts(True), first), self._layouts(False))
-        for layout in itertools.islice(layouts, start, None):
+        for layout in itertools.islice(layouts, start, None, step):
             yield self._collate(layout)
 
     def _collate(self, layout: list[list[int]]) -> Batch:

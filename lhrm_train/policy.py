@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lhrm_train.checkpoint import load_model
+from lhrm_train.compatibility import check_positions
 from lhrm_train.config import ConfigError, LoraConfig
-from lhrm_train.format import Manifest
+from lhrm_train.format import ChatTokenizer
 from lhrm_train.optim import Optimizers
 from lhrm_train.rollout import for_sampling
 from lhrm_train.scorer import TokenScorer
@@ -32,14 +33,20 @@ from lhrm_train.sharding import (
 class Policy:
     """A causal LM that trains. `lm` computes; with adapters its frozen weights are bf16, else they are fp32."""
 
-    def __init__(self, directory: Path, lora: LoraConfig, device: torch.device, checkpointing: bool) -> None:
+    def __init__(
+        self, directory: Path, lora: LoraConfig, device: torch.device, checkpointing: bool, row_length: int
+    ) -> None:
+        check_positions(directory, row_length)
         self._directory = directory
         self._device = device
         self._lora = bool(lora.rank)
         self.lm = load_model(directory, torch.bfloat16 if self._lora else torch.float32)
         self._adapters: Any = None
         if self._lora:
-            self._adapters = _add_adapters(self.lm, lora, Manifest.load(directory))
+            # Tags and turn markers may be new words: their rows learn even where nothing else of the matrix does.
+            chat = ChatTokenizer.load(directory)
+            marks = chat.encode_template(chat.manifest.turn_start + chat.manifest.turn_end)
+            self._adapters = _add_adapters(self.lm, lora, sorted({*astuple(chat.tags), *marks}))
         self.lm.to(device)  # type: ignore[arg-type]
         if checkpointing:
             self.lm.gradient_checkpointing_enable({"use_reentrant": False})
@@ -81,9 +88,10 @@ class Policy:
         """Return the model as it is served: adapters folded in, split weights put together. All processes must call."""
         if is_sharded(self.scorer):
             state = gather_model(self.lm)
+            if not state:  # only the first process has it, and only that one saves
+                return self.lm
             model = load_model(self._directory)
-            if state:  # only the first process has it, and only that one saves
-                model.load_state_dict(state)
+            model.load_state_dict(state)
             return model
         if self._adapters is None:
             return self.lm
@@ -113,21 +121,33 @@ class Policy:
             yield
 
 
-def _add_adapters(lm: PreTrainedModel, lora: LoraConfig, manifest: Manifest) -> Any:
+def _add_adapters(lm: PreTrainedModel, lora: LoraConfig, words: list[int]) -> Any:
     try:
         from peft import LoraConfig as PeftConfig
         from peft import get_peft_model
     except ImportError as exc:
         raise ConfigError("lora.rank > 0 needs the package peft: pip install 'lhrm[train]'") from exc
-    return get_peft_model(
+    adapted = get_peft_model(
         lm,
         PeftConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,  # type: ignore[arg-type]
             lora_dropout=lora.dropout,
             target_modules=list(lora.targets),
-            # The tags are new words, so their rows must learn even when nothing else of the embedding does.
-            trainable_token_indices=sorted(astuple(manifest.tags)),
+            trainable_token_indices=dict.fromkeys(_word_matrices(lm), words),
             task_type="CAUSAL_LM",
         ),
     )
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # what trains is fp32, as without adapters
+    return adapted
+
+
+def _word_matrices(lm: PreTrainedModel) -> list[str]:
+    """Return the names of the matrices with one row per token; peft follows a tied head by itself."""
+    head: Any = lm.get_output_embeddings()
+    wanted = [lm.get_input_embeddings()]
+    if getattr(head, "bias", None) is None:  # peft would leave the bias out
+        wanted.append(head)
+    return [name for name, module in lm.named_modules() if any(module is one for one in wanted)]

@@ -19,7 +19,7 @@ class TokenScorer(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return fp32 logits (M, V)."""
         hidden = self.lm.base_model(
-            input_ids=batch.input_BT, position_ids=batch.position_BT, attention_mask=batch.mask_B1TT, use_cache=False
+            input_ids=batch.input_BT, position_ids=batch.position_BT, attention_mask=batch.mask(), use_cache=False
         ).last_hidden_state
         picked = hidden.flatten(0, 1).index_select(0, batch.source_M)
         logits: Tensor = self.lm.get_output_embeddings()(picked)

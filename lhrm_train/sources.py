@@ -6,59 +6,25 @@ names file, line, field and value. Columns and their names are described at `lhr
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import importlib
-import itertools
 import json
 import re
 import unicodedata
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
-from typing import Any, NoReturn, TextIO, cast
 
 from lhrm_train.config import ConfigError, DataConfig, Fields
 from lhrm_train.format import ROLES, TAGS, THINK_CLOSE, THINK_OPEN, Message, Mode
 from lhrm_train.problems import Demonstration, Problem
+from lhrm_train.records import DataError as DataError  # what reading raises
+from lhrm_train.records import Row, package, records
 
 GYM_ITEMS = 500
-SHOWN_CHARACTERS = 120
 # As the server takes them: `developer` is rendered as `system`.
 RENDERED_ROLES = {**{role: role for role in ROLES}, "developer": "system"}
 REASONING_FIELDS = ("reasoning", "reasoning_content", "thinking")
-
-
-class DataError(ValueError):
-    """A file, row or set of rows that cannot be trained on."""
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One record with the place it comes from; a column that is null or has an empty name is absent."""
-
-    where: str
-    values: Mapping[str, Any]
-
-    def get(self, column: str) -> Any:
-        return self.values.get(column) if column else None
-
-    def fail(self, column: str, value: object, why: str) -> NoReturn:
-        shown = repr(value)
-        if len(shown) > SHOWN_CHARACTERS:
-            shown = shown[:SHOWN_CHARACTERS] + "..."
-        raise DataError(f"{self.where}: {column} = {shown}: {why}")
-
-    def text(self, column: str, value: object) -> str:
-        """Return `value` where it is text that can be encoded."""
-        if not isinstance(value, str):
-            self.fail(column, value, "expected text")
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            self.fail(column, value, "half of a surrogate pair is no character")
-        return value
+# Columns of that name hold reasoning in common data sets; one that `Fields` does not name would be lost in silence.
+REASONING_COLUMNS = (*REASONING_FIELDS, "cot", "rationale", "chain_of_thought", "thoughts")
 
 
 @dataclass(frozen=True)
@@ -105,7 +71,7 @@ def read_demonstrations(config: DataConfig) -> list[Demonstration]:
     """
     if config.source == "gym":
         raise ConfigError("source = 'gym' has problems only; demonstrations come from jsonl or datasets")
-    return [_demonstration(row, config.fields) for row in _rows(config)]
+    return [_demonstration(row, config.fields) for row in records(config)]
 
 
 def read_problems(config: DataConfig) -> list[Problem]:
@@ -117,101 +83,13 @@ def read_problems(config: DataConfig) -> list[Problem]:
     """
     if config.source == "gym":
         return [problem for task in config.files for problem in _gym_problems(task, config)]
-    return [_problem(row, config.fields, _conversation(row, config.fields)) for row in _rows(config)]
-
-
-def _limit(config: DataConfig) -> int:
-    if config.limit < 0:
-        raise ConfigError(f"limit = {config.limit}: rows per file, or 0 for all")
-    return config.limit
-
-
-def _rows(config: DataConfig) -> Iterator[_Row]:
-    if config.source == "suite":
-        raise ConfigError("source = 'suite' is drawn by lhrm_train.suite; there is nothing to read")
-    for name in config.files:
-        rows = _jsonl_rows(Path(name)) if config.source == "jsonl" else _dataset_rows(name, config.split)
-        empty = True
-        for row in itertools.islice(rows, _limit(config) or None):
-            empty = False
-            yield row
-        if empty:
-            raise DataError(f"{name}: holds no rows")
-
-
-def _jsonl_rows(path: Path) -> Iterator[_Row]:
-    number = 0
-    try:
-        with _open_text(path) as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _json_row(f"{path}:{number}", line)
-    except (OSError, EOFError, zlib.error) as exc:
-        raise DataError(f"{path}: cannot be read: {exc}") from exc
-    except UnicodeDecodeError as exc:
-        raise DataError(f"{path}: not UTF-8 after line {number}: {exc.reason}") from exc
-
-
-def _open_text(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8-sig"))
-    if path.suffix == ".jsonl":
-        return path.open(encoding="utf-8-sig")
-    raise DataError(f"{path}: expected a .jsonl or .jsonl.gz file")
-
-
-def _json_row(where: str, line: str) -> _Row:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
-    try:
-        values = json.loads(line, parse_constant=refuse)
-    except (ValueError, RecursionError) as exc:
-        raise DataError(f"{where}: not valid JSON: {exc}: {line.strip()[:SHOWN_CHARACTERS]!r}") from exc
-    if not isinstance(values, dict):
-        raise DataError(f"{where}: expected a JSON object, found {line.strip()[:SHOWN_CHARACTERS]!r}")
-    return _Row(where, values)
-
-
-def _package(name: str, source: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as exc:
-        extra = "gym" if source == "gym" else "train"
-        raise ConfigError(f"source = {source!r} needs the package {name}: pip install 'lhrm[{extra}]' ({exc})") from exc
-
-
-def _dataset_rows(name: str, split: str) -> Iterator[_Row]:
-    datasets = _package("datasets", "datasets")
-    try:
-        table = _load_dataset(datasets, name, split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as exc:
-        raise DataError(f"{name}: split {split!r} cannot be loaded: {exc}") from exc
-    for number, values in enumerate(table):
-        yield _Row(f"{name}[{split}]:{number}", values)
-
-
-def _load_dataset(datasets: Any, name: str, split: str) -> Any:
-    path = Path(name)
-    if path.is_file():
-        return datasets.load_dataset(str(path.parent), data_files={split: path.name}, split=split)
-    if not path.is_dir():
-        repository, _, subset = name.partition(":")
-        return datasets.load_dataset(repository, subset or None, split=split)
-    if not ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file()):
-        return datasets.load_dataset(name, split=split)
-    table = datasets.load_from_disk(name)
-    if not isinstance(table, datasets.DatasetDict):
-        return table
-    if split not in table:
-        raise ValueError(f"it has {', '.join(table)}")
-    return table[split]
+    return [_problem(row, config.fields, _conversation(row, config.fields)) for row in records(config)]
 
 
 def _gym_problems(task: str, config: DataConfig) -> Iterator[Problem]:
-    gym = _package("reasoning_gym", "gym")
+    gym = package("reasoning_gym", "gym")
     try:
-        dataset = gym.create_dataset(task, size=_limit(config) or GYM_ITEMS, seed=config.seed)
+        dataset = gym.create_dataset(task, size=config.limit or GYM_ITEMS, seed=config.seed)
     except (ValueError, AssertionError) as exc:
         raise ConfigError(f"files: {task!r} is no reasoning-gym task: {exc}") from exc
     for entry in dataset:
@@ -233,7 +111,7 @@ def _json_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _conversation(row: _Row, fields: Fields) -> _Conversation:
+def _conversation(row: Row, fields: Fields) -> _Conversation:
     column = _answer_column(row, fields.answer)
     raw, spoken = row.get(fields.messages), None
     if raw is None:
@@ -257,7 +135,7 @@ def _conversation(row: _Row, fields: Fields) -> _Conversation:
     return _Conversation(tuple(messages), spoken, column)
 
 
-def _turn(row: _Row, place: str, raw: object) -> _Turn:
+def _turn(row: Row, place: str, raw: object) -> _Turn:
     if not isinstance(raw, Mapping):
         row.fail(place, raw, "expected an object with role and content")
     role = raw.get("role")
@@ -276,7 +154,7 @@ def _turn(row: _Row, place: str, raw: object) -> _Turn:
     return _answer_turn(row, place, content, reasonings)
 
 
-def _content(row: _Row, place: str, value: object) -> str:
+def _content(row: Row, place: str, value: object) -> str:
     if not isinstance(value, list):
         return row.text(place, value)
     texts = []
@@ -287,7 +165,7 @@ def _content(row: _Row, place: str, value: object) -> str:
     return "".join(texts)
 
 
-def _answer_turn(row: _Row, place: str, content: str, reasonings: Sequence[str] = ()) -> _Turn:
+def _answer_turn(row: Row, place: str, content: str, reasonings: Sequence[str] = ()) -> _Turn:
     """Take a think block off the start of an answer."""
     block = ""
     opened = content.lstrip()
@@ -299,14 +177,14 @@ def _answer_turn(row: _Row, place: str, content: str, reasonings: Sequence[str] 
     return _Turn(Message("assistant", content), _one_reasoning(row, place, [*reasonings, block]))
 
 
-def _one_reasoning(row: _Row, place: str, texts: Sequence[str]) -> str:
+def _one_reasoning(row: Row, place: str, texts: Sequence[str]) -> str:
     distinct = sorted({text.strip() for text in texts} - {""})
     if len(distinct) > 1:
         row.fail(place, distinct, "the reasoning is given more than once, and differs")
     return distinct[0] if distinct else ""
 
 
-def _answer_column(row: _Row, column: str) -> _Turn | None:
+def _answer_column(row: Row, column: str) -> _Turn | None:
     value = row.get(column)
     if value is None:
         return None
@@ -320,7 +198,7 @@ def _answer_column(row: _Row, column: str) -> _Turn | None:
     return turn
 
 
-def _problem(row: _Row, fields: Fields, conversation: _Conversation) -> Problem:
+def _problem(row: Row, fields: Fields, conversation: _Conversation) -> Problem:
     named = {*astuple(fields)}
     if row.get(fields.messages) is not None and fields.prompt != fields.messages:
         named.discard(fields.prompt)  # not read, so it is kept like any other column
@@ -336,7 +214,7 @@ def _problem(row: _Row, fields: Fields, conversation: _Conversation) -> Problem:
     )
 
 
-def _level(row: _Row, column: str) -> int:
+def _level(row: Row, column: str) -> int:
     value = row.get(column)
     if value is None:
         return 0
@@ -347,7 +225,7 @@ def _level(row: _Row, column: str) -> int:
     return int(value)
 
 
-def _demonstration(row: _Row, fields: Fields) -> Demonstration:
+def _demonstration(row: Row, fields: Fields) -> Demonstration:
     conversation = _conversation(row, fields)
     turn = conversation.spoken or conversation.column
     place = fields.messages if conversation.spoken else fields.answer
@@ -356,6 +234,7 @@ def _demonstration(row: _Row, fields: Fields) -> Demonstration:
     value = row.get(fields.answer)
     if conversation.spoken is None and not isinstance(value, str | int | float):
         row.fail(place, value, "expected text or a number to learn")
+    _no_other_reasoning(row, fields)
     given = row.get(fields.reasoning)
     beside = "" if given is None else row.text(fields.reasoning, given)
     reasoning = _one_reasoning(row, fields.reasoning, [beside, turn.reasoning])
@@ -366,7 +245,22 @@ def _demonstration(row: _Row, fields: Fields) -> Demonstration:
     return Demonstration(_problem(row, fields, conversation), _mode(row, fields, reasoning), reasoning, answer)
 
 
-def _mode(row: _Row, fields: Fields, reasoning: str) -> Mode:
+def _no_other_reasoning(row: Row, fields: Fields) -> None:
+    """Refuse a column of reasoning that no field names, unless `fields.reasoning` is switched off."""
+    named = astuple(fields)
+    for column in REASONING_COLUMNS if fields.reasoning else ():
+        value = row.get(column)
+        empty = not value.strip() if isinstance(value, str) else not isinstance(value, list | dict) or not value
+        if column not in named and not empty:
+            row.fail(
+                column,
+                value,
+                f"reasoning is read from the column {fields.reasoning!r}; set fields.reasoning = {column!r}, or to '' "
+                "to learn without reasoning columns",
+            )
+
+
+def _mode(row: Row, fields: Fields, reasoning: str) -> Mode:
     derived = Mode.THINK if reasoning else Mode.NO_THINK
     given = row.get(fields.mode)
     if given is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -36,6 +37,7 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
+        print("stopping after this step; the next signal stops at once and loses it", file=sys.stderr, flush=True)
         self._restore()
 
     def _restore(self) -> None:

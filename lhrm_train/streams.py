@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lhrm_train.config import ConfigError, DataConfig, HFTConfig, HGPOConfig
+from lhrm_train.fit import refuse_finite_settings, refuse_unknown_kinds
 from lhrm_train.format import ChatTokenizer, encode_chat
 from lhrm_train.hygiene import CleaningReport, clean
 from lhrm_train.mixture import Mixture, MixtureReport
@@ -31,7 +32,7 @@ class DemonstrationData:
 class ProblemData:
     """HGPO's stream and what was left out on the way; `too_long` counts prompts without room for an answer.
 
-    `problems` are all that a finite stream draws from; empty where the stream is endless.
+    `problems` are all that a finite stream draws from; empty where the stream is endless and draws only what fits.
     """
 
     stream: ProblemStream
@@ -67,8 +68,7 @@ def demonstration_data(
 ) -> DemonstrationData:
     """Return what HFT learns from. Raises ConfigError or DataError naming the setting or the file and line."""
     if data.source == "suite":
-        if config.epochs or not config.think_share:
-            raise ConfigError("hft.epochs > 0 and hft.think_share = 0 need a finite data set, not source = 'suite'")
+        refuse_finite_settings(config)
         return DemonstrationData(SuiteDemonstrations(tokenizer, config, seed), config)
     kept, cleaning = clean(read_demonstrations(data), data)
     per_update = config.accumulation * processes
@@ -81,9 +81,14 @@ def demonstration_data(
 
 def problem_data(tokenizer: ChatTokenizer, data: DataConfig, config: HGPOConfig, seed: int) -> ProblemData:
     """Return what HGPO answers. Raises ConfigError or DataError naming the setting or the file and line."""
-    if data.source == "suite":
-        return ProblemData(SuiteProblems(seed))
-    kept, cleaning = clean(read_problems(data), data)
     room = config.row_length - config.max_new_tokens - 1
-    fitting = [p for p in kept if len(encode_chat(tokenizer, p.messages, None)) <= room]
+
+    def fits(problem: Problem) -> bool:
+        return len(encode_chat(tokenizer, problem.messages, None)) <= room
+
+    if data.source == "suite":
+        return ProblemData(SuiteProblems(seed, fits))
+    kept, cleaning = clean(read_problems(data), data)
+    refuse_unknown_kinds(config, {problem.kind for problem in kept})
+    fitting = [problem for problem in kept if fits(problem)]
     return ProblemData(ListedProblems(fitting, seed), fitting, cleaning, len(kept) - len(fitting))

@@ -28,8 +28,8 @@ from lhrm_train.policy import Policy
 class BatchStream(Protocol):
     """Micro-batches by number, the same for the same seed, so that a resumed run sees the same data."""
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        """Yield micro-batch `start`, `start` + 1, ... without end."""
+    def batches(self, start: int, step: int = 1) -> Iterator[Batch]:
+        """Yield micro-batch `start`, `start` + `step`, ... without end."""
         ...
 
 
@@ -41,7 +41,10 @@ class HFTTrainer:
         self.config, self.done = config, 0
         self.failures: Counter[str] = Counter()  # nothing is scored here
         self.accelerator: Accelerator = accelerator()
-        self.policy = Policy(base, config.lora, self.accelerator.device, config.gradient_checkpointing)
+        self.policy = Policy(
+            base, config.lora, self.accelerator.device, config.gradient_checkpointing, config.row_length
+        )
+        self.policy.lm.train()  # as loaded it is not, and then keeps every activation
         self.trained = distribute(self.accelerator, self.policy.scorer, split=config.shard)
         self.optimizers = Optimizers(
             self.policy.scorer,
@@ -78,15 +81,18 @@ class HFTTrainer:
         if self._batches is None:
             world, rank = self.accelerator.num_processes, self.accelerator.process_index
             start = self.done * self.config.accumulation * world
-            self._batches = itertools.islice(self._stream.batches(start), rank, None, world)
+            self._batches = self._stream.batches(start + rank, world)
         return list(itertools.islice(self._batches, self.config.accumulation))
 
     def _lr_scale(self) -> float:
         config = self.config
-        warmup = min(1.0, (self.done + 1) / max(1, config.warmup_steps))
+        warmup_steps = round(config.warmup_share * config.steps) if config.warmup_share else config.warmup_steps
+        warmup = min(1.0, (self.done + 1) / max(1, warmup_steps))
         progress = self.done / config.steps
         if config.schedule == "cosine":
-            return warmup * cosine(progress, config.final_lr_share)
+            # The cosine begins where the warm-up ends, so that the peak is the rate that was asked for.
+            rest = (self.done - warmup_steps) / max(1, config.steps - warmup_steps)
+            return warmup * cosine(max(0.0, rest), config.final_lr_share)
         return warmup * trapezoid(progress, config.constant_share, config.final_lr_share)
 
     def save(self, directory: Path) -> None:

@@ -7,11 +7,12 @@ HGPOConfig with the paper's value beside them.
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from lhrm_train.checkpoint import is_checkpoint, load_model, load_state, save_checkpoint, save_state, stage_manifest
 from lhrm_train.config import ConfigError, HGPOConfig, RewardConfig
 from lhrm_train.data import Batch, Group, collate_groups, pack, share_prompts
-from lhrm_train.devices import accelerator, distribute, total
+from lhrm_train.devices import accelerator, distribute, fewest, mean_metrics, most, total
 from lhrm_train.experience import Experience, gather, reference_scores
 from lhrm_train.format import ChatTokenizer
 from lhrm_train.loop import take_steps
@@ -48,12 +49,16 @@ class ProblemStream(Protocol):
 
 @dataclass(frozen=True)
 class Scored:
-    """A batch with the values that stay fixed during the step's updates, one per trained token (M,)."""
+    """A batch with the values that stay fixed during the step's updates, one per trained token (M,).
+
+    A `muted` one adds nothing: it only keeps processes with fewer rows in step with the others.
+    """
 
     batch: Batch
     advantage_M: Tensor
     old_logp_M: Tensor
     reference_logp_M: Tensor
+    muted: bool = False
 
 
 class HGPOTrainer:
@@ -67,9 +72,10 @@ class HGPOTrainer:
         self.objective = objective(config.objective)
         self.tokenizer = ChatTokenizer.load(init)
         self.judge = Judge(self.tokenizer, reward)
-        self.policy = Policy(init, config.lora, device, config.gradient_checkpointing)
-        if self.policy.has_adapters and config.refresh_reference_every > 1:
-            raise ConfigError("hgpo.refresh_reference_every > 1 does not go with hgpo.lora.rank > 0")
+        self.policy = Policy(init, config.lora, device, config.gradient_checkpointing, config.row_length)
+        processes = self.accelerator.num_processes
+        if config.prompts < processes:
+            raise ConfigError(f"hgpo.prompts = {config.prompts}: fewer than the {processes} processes")
         self.scorer = self.policy.scorer
         self.trained = distribute(self.accelerator, self.scorer, split=config.shard)
         self.reference = self._make_reference(init)
@@ -111,7 +117,8 @@ class HGPOTrainer:
         if every > 1 and self.done % every == 0:
             self.reference.load_state_dict(self.scorer.state_dict())
         means = {name: sum(row[name] for row in updates) / len(updates) for name in updates[0]}
-        return {"step": self.done, **experience.metrics, **means}
+        metrics = mean_metrics(self.accelerator, {**experience.metrics, **means})
+        return {"step": self.done, "updates": len(updates), **metrics}
 
     def _gather(self) -> Experience:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
@@ -133,12 +140,18 @@ class HGPOTrainer:
         groups = share_prompts(experience.samples, self.config.rollouts, self.config.row_length)
         rows = pack([len(group) for group in groups], self.config.row_length)
         random.Random(f"rows-{self.seed}-{self.done}").shuffle(rows)
-        size = -(-len(rows) // self.config.minibatches)
+        # All processes take the same number of updates, however many rows each has.
+        parts = min(self.config.minibatches, fewest(self.accelerator, len(rows)))
+        cuts = [len(rows) * part // parts for part in range(parts + 1)]
+        return [self._minibatch(experience, groups, rows[a:b]) for a, b in itertools.pairwise(cuts)]
+
+    def _minibatch(self, experience: Experience, groups: list[Group], rows: list[list[int]]) -> list[Scored]:
         micro = self.config.micro_rows
-        return [
-            [self._scored(experience, groups, part[at : at + micro]) for at in range(0, len(part), micro)]
-            for part in (rows[start : start + size] for start in range(0, len(rows), size))
-        ]
+        parts = [rows[at : at + micro] for at in range(0, len(rows), micro)]
+        # Split weights are gathered in every pass, so that all processes must take equally many.
+        missing = most(self.accelerator, len(parts)) - len(parts)
+        scored = [self._scored(experience, groups, part) for part in parts]
+        return scored + [replace(self._scored(experience, groups, rows[:1]), muted=True) for _ in range(missing)]
 
     @torch.no_grad()
     def _scored(self, experience: Experience, groups: list[Group], rows: list[list[int]]) -> Scored:
@@ -157,26 +170,29 @@ class HGPOTrainer:
             return target_logprobs(self.reference(batch), batch.target_M)
 
     def _accumulate(self, minibatch: list[Scored]) -> dict[str, float]:
-        mine = sum(int(part.batch.decision_M.sum()) for part in minibatch)
+        mine = sum(int(part.batch.decision_M.sum()) for part in minibatch if not part.muted)
         # Gradients are averaged over processes, so the denominator is the mean number of rollouts per process.
         rollouts = total(self.accelerator, mine) / self.accelerator.num_processes
         outs: list[LossOutputs] = []
         for index, part in enumerate(minibatch):
             last = index == len(minibatch) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.trained):
-                with self.accelerator.autocast():
-                    logp = target_logprobs(self.trained(part.batch), part.batch.target_M)
-                inputs = LossInputs(
-                    logp, part.old_logp_M, part.reference_logp_M, part.advantage_M, part.batch.decision_M, rollouts
-                )
-                out = policy_loss(inputs, self.config, self.objective.terms(self.config))
-                self.accelerator.backward(out.loss)
-            outs.append(out)
+                out = self._loss(part, rollouts)
+                self.accelerator.backward(out.loss * 0 if part.muted else out.loss)
+            if not part.muted:
+                outs.append(out)
         return {
             "loss": sum(out.loss.item() for out in outs),
             "kl": sum(out.kl for out in outs) / len(outs),
             "clipped": sum(out.clipped for out in outs) / len(outs),
         }
+
+    def _loss(self, part: Scored, rollouts: float) -> LossOutputs:
+        batch = part.batch.to(self.accelerator.device)
+        with self.accelerator.autocast():
+            logp = target_logprobs(self.trained(batch), batch.target_M)
+        inputs = LossInputs(logp, part.old_logp_M, part.reference_logp_M, part.advantage_M, batch.decision_M, rollouts)
+        return policy_loss(inputs, self.config, self.objective.terms(self.config))
 
     def save(self, directory: Path) -> None:
         """Write the training state; all processes must call."""

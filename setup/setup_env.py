@@ -177,7 +177,18 @@ def install_gpu(plan: Plan, run: Run) -> None:
     """Install the CUDA build of vLLM with all it asks for, and the extras."""
     say(f"installing {GPU_ENGINE} for CUDA and the pinned set")
     extras = f"{plan.root}[server,train,loadtest]"
-    pip(plan, run, "install", GPU_ENGINE, "-c", str(plan.constraints("gpu")), "-e", extras)
+    pip(
+        plan,
+        run,
+        "install",
+        GPU_ENGINE,
+        "-c",
+        str(plan.constraints("gpu")),
+        "-c",
+        str(plan.constraints("train")),
+        "-e",
+        extras,
+    )
 
 
 def pinned(constraints: Path, name: str) -> str:

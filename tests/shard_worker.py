@@ -4,10 +4,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from accelerate import Accelerator
-
 from lhrm_train.checkpoint import save_checkpoint, stage_manifest
 from lhrm_train.config import HFTConfig, HGPOConfig, RewardConfig
+from lhrm_train.devices import accelerator
 from lhrm_train.format import ChatTokenizer
 from lhrm_train.metrics import MetricsLog
 from lhrm_train.rewards.judge import Judged
@@ -33,14 +32,24 @@ def hft_trainer(base, shard):
 
 
 def hgpo_trainer(base, shard):
-    config = HGPOConfig(steps=4, prompts=4, max_new_tokens=6, minibatches=1, refresh_reference_every=2, shard=shard)
+    # Three prompts on one process, two on the other, and rows for about one prompt each: unequal micro-batches.
+    config = HGPOConfig(
+        steps=4,
+        prompts=5,
+        max_new_tokens=6,
+        minibatches=1,
+        micro_rows=1,
+        row_length=160,
+        refresh_reference_every=2,
+        shard=shard,
+    )
     trainer = HGPOTrainer(base, config, RewardConfig(), SuiteProblems(0), 0)
     trainer.judge = ParityJudge()
     return trainer
 
 
 def main(base, out, shard):
-    main_process = Accelerator(cpu=True).is_main_process
+    main_process = accelerator().is_main_process
     for name, make in (("hft", hft_trainer), ("hgpo", hgpo_trainer)):
         trainer = make(base, shard)
         with MetricsLog(out / name, 0, active=main_process) as log:

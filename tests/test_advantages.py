@@ -1,8 +1,9 @@
 import math
 
+import pytest
 import torch
 
-from lhrm_train.advantages import Groups, both_fail, intra_rewards, normalise, think_wins
+from lhrm_train.advantages import Groups, both_fail, decided, intra_rewards, normalise, think_wins
 
 NAN = float("nan")
 
@@ -19,6 +20,20 @@ def test_normalise_by_hand():
     assert torch.allclose(out, torch.tensor([0.75, -0.25, -0.25, -0.25]) / math.sqrt(0.1875))
     assert normalise(torch.tensor([1.0, 1.0])).tolist() == [0.0, 0.0]
     assert normalise(torch.tensor([1.0, NAN, 0.0])).tolist() == [1.0, 0.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("think", "no_think", "expected"),
+    [
+        ([1, 0], [0, 0], (True, False)),
+        ([0, NAN], [0, 0], (True, True)),
+        ([NAN, NAN], [0, 0], (False, False)),
+        ([0, 0], [NAN, NAN], (False, False)),
+    ],
+)
+def test_a_prompt_is_decided_where_both_modes_have_a_valid_rollout(think, no_think, expected):
+    values = scores(think, no_think)
+    assert (decided(values).item(), both_fail(values).item()) == expected
 
 
 def rewards(values, ties, tokens=(5, 3, 3)):

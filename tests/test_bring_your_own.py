@@ -39,6 +39,7 @@ scorer = "own_reward:right"
 steps = 60
 rows = 8
 row_length = 96
+lr = 3e-3
 muon_lr = 0.02
 warmup_steps = 5
 [hgpo]
@@ -46,6 +47,7 @@ steps = 2
 prompts = 8
 max_new_tokens = 16
 row_length = 96
+lr = 2e-4
 [eval]
 samples = 2
 max_new_tokens = 16

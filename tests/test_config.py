@@ -1,6 +1,19 @@
+from typing import get_args
+
 import pytest
 
-from lhrm_train.config import ConfigError, HFTConfig, HGPOConfig, RunConfig, load_config, recipe_names
+from lhrm_train.config import (
+    ConfigError,
+    HFTConfig,
+    HGPOConfig,
+    ObjectiveName,
+    RunConfig,
+    Split,
+    load_config,
+    recipe_names,
+)
+from lhrm_train.objectives import OBJECTIVES
+from lhrm_train.suite.mix import SPLITS
 
 
 def test_defaults_and_overrides(tmp_path):
@@ -33,6 +46,10 @@ def test_defaults_and_overrides(tmp_path):
         ("data.source=jsonl", "does not go with source = 'jsonl'"),
         ('stages=["hft", "dpo"]', "unknown 'dpo'"),
         ("hgpo.delta_by_kind.add=much", "hgpo.delta_by_kind.add = 'much' is not float"),
+        ("hft.lr=1" + "0" * 400, "hft.lr: too large a number"),
+        ("hgpo.objective=ppo", "hgpo.objective = 'ppo'; known: 'hgpo', 'grpo', 'adaptthink'"),
+        ("eval.split=dev", "eval.split = 'dev'; known: 'train', 'validation', 'test'"),
+        ("stages=[]", "stages = []: at least one of base, hft, hgpo, eval"),
     ],
 )
 def test_bad_settings_name_key_and_value(override, message):
@@ -46,6 +63,9 @@ def test_unreadable_file(tmp_path):
         load_config(tmp_path / "absent.toml")
     (tmp_path / "bad.toml").write_text("= 3")
     with pytest.raises(ConfigError, match=r"bad\.toml is not TOML"):
+        load_config(tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"bad\.toml' is neither a recipe .* nor a readable file"):
         load_config(tmp_path / "bad.toml")
 
 
@@ -73,7 +93,12 @@ def test_margins_by_kind():
 
 
 def test_validation_happens_on_construction():
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"^rollouts = 0: at least 2$"):
         HGPOConfig(rollouts=0)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"^think_share = 1\.0: at least 0 and less than 1$"):
         HFTConfig(think_share=1.0)
+
+
+def test_the_names_that_settings_take_are_those_that_there_are():
+    assert get_args(ObjectiveName) == tuple(OBJECTIVES)
+    assert get_args(Split) == SPLITS

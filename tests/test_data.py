@@ -36,7 +36,7 @@ def test_collate_by_hand():
     assert batch.sample_M.tolist() == [0, 0, 1]
     assert batch.decision_M.tolist() == [True, False, True]
     assert batch.trained_tokens == 3
-    allowed = batch.mask_B1TT[0, 0]
+    allowed = batch.mask()[0, 0]
     assert allowed[3].tolist() == [True, True, True, True, False, False, False, False]
     assert allowed[5].tolist() == [False, False, False, False, True, True, False, False]
     # Padding attends to itself alone, so that no softmax row is empty.
@@ -65,7 +65,7 @@ def test_collate_groups_by_hand():
     assert batch.target_M.tolist() == [20, 21, 30]
     assert batch.sample_M.tolist() == [7, 7, 5]
     assert batch.decision_M.tolist() == [True, False, True]
-    allowed = batch.mask_B1TT[0, 0]
+    allowed = batch.mask()[0, 0]
     assert allowed[3].tolist() == [True, True, True, True, False, False]
     assert allowed[4].tolist() == [True, True, False, False, True, False]
 

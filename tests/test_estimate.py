@@ -5,20 +5,20 @@ import pytest
 from lhrm_train.config import HFTConfig, HGPOConfig, LoraConfig
 from lhrm_train.estimate import Hardware, Shape, describe, hft, hgpo
 
-SHAPE = Shape(parameters=1e9, layers=10, hidden_size=1000, vocab_size=2000)
-HARDWARE = Hardware("card", flops=100e12, bandwidth=1e12, compute_share=0.5, bandwidth_share=0.5)
+SHAPE = Shape(parameters=1e9, layers=10, hidden_size=1000, vocab_size=2000, kv_size=250)
+HARDWARE = Hardware("card", flops=100e12, bandwidth=1e12, memory=17e9, compute_share=0.5, bandwidth_share=0.5)
 HFT = HFTConfig(steps=100, rows=1, row_length=1000, muon_lr=0.0)
 
 
 def test_stage_one_by_hand():
     out = hft(SHAPE, HFT, 1, HARDWARE)
-    # 16 bytes per parameter; 1,000 tokens x 10 layers x 34 x 1,000 bytes; 1,000 x 2,000 logits of 8 bytes.
+    # 16 bytes per parameter; 1,000 tokens x 10 layers x 34 x 1,000 bytes; 1,000 x 2,000 logits of 16 bytes.
     assert out.memory == {
         "fp32 weights": 4e9,
         "gradients": 4e9,
         "AdamW": 8e9,
         "activations": 0.34e9,
-        "fp32 logits": 0.016e9,
+        "logits": 0.032e9,
     }
     # 100,000 tokens x 6e9 operations at 50e12 per second.
     assert out.seconds == pytest.approx(12.0)
@@ -41,6 +41,11 @@ def test_stage_two_by_hand():
     # Training: 200 x 50 tokens x 10e9 operations at 50e12 per second = 2 s.
     assert out.seconds == pytest.approx(10 * (0.4 + 2.0))
     assert out.memory["bf16 copy that samples"] == 2e9
+    # Keys and values, 200 x 320 tokens of 10 layers x 2 x 250 x 2 bytes, are less than 36 x 320 tokens in training.
+    assert "keys and values of sampling" not in out.memory
+    wide = hgpo(SHAPE, replace(config, generate_batch=2000, micro_rows=1), 2, HARDWARE).memory
+    assert wide["keys and values of sampling"] == 2000 * 320 * 10 * 2 * 250 * 2
+    assert "activations" not in wide
     assert out.memory["reference"] == 4e9
     assert "reference" not in hgpo(SHAPE, replace(config, refresh_reference_every=1), 2, HARDWARE).memory
 
@@ -57,4 +62,8 @@ def test_split_weights_take_their_share():
 def test_the_description_states_its_assumptions():
     text = describe("HFT", hft(SHAPE, HFT, 1, HARDWARE), HARDWARE, 1)
     assert text.startswith("HFT (estimate): 15.2 GiB per process (fp32 weights 3.7,")
+    assert "there are" not in text
+    assert ", more than the 15.8 there are;" in describe(
+        "HFT", hft(replace(SHAPE, parameters=2e9), HFT, 1, HARDWARE), HARDWARE, 1
+    )
     assert "assuming 50% of its arithmetic and 50% of its bandwidth" in text

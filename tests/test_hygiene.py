@@ -30,32 +30,41 @@ def kept(items, benchmark, ngram):
 
 
 def test_equal_problems_leave_the_first():
-    items = [problem("1 + 1?"), problem("2 + 2?"), problem(" 1 +\n1? "), problem("１ + 1?"), problem("1+1?")]  # noqa: RUF001
-    assert deduplicate(items) == ([items[0], items[1], items[4]], 2)
+    items = [problem("1 + 1?"), problem("2 + 2?"), problem(" 1 +\n1? "), problem("1+1?"), problem("2 + 2?")]
+    assert deduplicate(items) == ([items[0], items[1], items[3]], 2)
+
+
+def test_problems_that_are_written_otherwise_are_others():
+    # A capital is another variable, a raised digit another number; only the encoding of an accent does not count.
+    items = [problem("Is a = A?"), problem("Is A = a?"), problem("What is 3²?"), problem("What is 32?")]
+    assert deduplicate(items) == (items, 0)
+    assert deduplicate([problem("Caf\u00e9?"), problem("Cafe\u0301?")])[1] == 1
 
 
 def test_the_same_words_after_another_turn_are_another_problem():
-    items = [problem("And why?", "Is 2 even?"), problem("And why?", "Is 3 even?"), problem("and why?", "is 2 even?")]
+    items = [problem("And why?", "Is 2 even?"), problem("And why?", "Is 3 even?"), problem("And why? ", "Is 2  even?")]
     assert deduplicate(items) == (items[:2], 1)
 
 
-def test_demonstrations_are_equal_by_question_answer_and_mode():
+def test_demonstrations_are_equal_by_question_mode_reasoning_and_answer():
     items = [
         shown("What?"),
         shown("What?", answer="3"),
         shown("What?", THINK, reasoning="r"),
-        shown("WHAT?", THINK, answer=" 2", reasoning="other"),
-        shown("what?", answer="2 "),
+        shown("What?", THINK, reasoning="another way to the same answer"),
+        shown("WHAT?"),
+        shown("What?", THINK, answer=" 2", reasoning="r\n"),
+        shown(" What?", answer="2 "),
     ]
-    assert deduplicate(items) == (items[:3], 2)
+    assert deduplicate(items) == (items[:5], 2)
 
 
 @given(st.lists(st.sampled_from("abcAB "), max_size=12))
 def test_deduplication_leaves_one_of_each(letters):
     items = [problem(letter) for letter in letters]
     left, removed = deduplicate(items)
-    assert {item.question.strip().lower() for item in left} == {letter.strip().lower() for letter in letters}
-    assert len(left) == len({letter.strip().lower() for letter in letters})
+    assert {item.question.strip() for item in left} == {letter.strip() for letter in letters}
+    assert len(left) == len({letter.strip() for letter in letters})
     assert len(left) + removed == len(items)
     assert deduplicate(left) == (left, 0)
 
@@ -81,6 +90,23 @@ BENCHMARK = ["How many legs do three black cats have?", "Why?"]
 )
 def test_contamination_by_hand(question, ngram, stays):
     assert kept([problem(question)], BENCHMARK, ngram) == ([0] if stays else [])
+
+
+@pytest.mark.parametrize(
+    ("question", "benchmark", "longest"),
+    [
+        # The longest run in characters, spaces and punctuation left out, that a question shares with the benchmark.
+        ("请问小明有三个苹果吗", "小明有三个苹果。小红有几个", 7),
+        ("りんごを3個買いました", "みかんを3個買います", 6),
+        ("เมืองหลวงของไทยคือ", "บอกเมืองหลวงของไทย", 15),
+        # Words and characters mix: "what", "is", two characters.
+        ("What is 北京 in English?", "Say what is 北京.", 4),
+        ("서울은 어디에 있나요", "서울은 어디에 있습니까", 2),  # Korean has spaces: words count
+    ],
+)
+def test_text_without_spaces_is_compared_by_characters(question, benchmark, longest):
+    assert kept([problem(question)], [benchmark], longest) == []
+    assert kept([problem(question)], [benchmark], longest + 1) == [0]
 
 
 def test_contamination_keeps_order_and_looks_at_the_last_question_only():
@@ -121,7 +147,7 @@ def settings(tmp_path, *rows, **more):
     return DataConfig(source="jsonl", files=("unused.jsonl",), decontaminate=(str(path),), **more)
 
 
-ITEMS = [problem("a"), problem("A"), problem("b"), problem("b"), problem("c")]
+ITEMS = [problem("a"), problem(" a"), problem("b"), problem("b"), problem("c")]
 
 
 def test_cleaning_counts_duplicates_first(tmp_path):

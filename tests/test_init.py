@@ -19,7 +19,7 @@ from transformers import (
 
 from lhrm_train.checkpoint import load_model
 from lhrm_train.format import ROLES, TAGS, ChatTokenizer, Manifest, Message, Mode, TagIds, encode_answer, encode_chat
-from lhrm_train.init import NOISE, init_base
+from lhrm_train.init import NOISE, Stretch, init_base
 from lhrm_train.nano import PAD
 from tests.bases import (
     BASES,
@@ -283,6 +283,19 @@ def test_markers_of_the_same_shape_are_kept(tmp_path):
     assert (chat.manifest.turn_start, chat.manifest.turn_end) == turns
     assert chat.encode_template(CHATML[0]) == chat.encode_text(CHATML[0])  # not added
     assert turns[0] in (out / "chat_template.jinja").read_text()
+
+
+def test_positions_and_rotary_base_can_be_stretched(source, tmp_path):
+    out = init_base(str(source), tmp_path / "long", stretch=Stretch(positions=4096, rope_theta=40000.0))
+    config = json.loads((out / "config.json").read_text())
+    assert config["max_position_embeddings"] == 4096
+    assert config["rope_parameters"]["rope_theta"] == 40000.0
+    model = load_model(out)
+    # The second pair of a head of 16 turns by theta ** (-2 / 16) a position.
+    assert model.model.rotary_emb.inv_freq[1].item() == pytest.approx(40000.0 ** (-2 / 16), rel=1e-6)
+    assert AutoTokenizer.from_pretrained(out).model_max_length == 4096
+    same = init_base(str(source), tmp_path / "same")
+    assert weights(same) == weights(out)
 
 
 def test_the_bias_of_a_head_grows_with_it(tmp_path):

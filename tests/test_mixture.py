@@ -24,6 +24,7 @@ class OneIdPerCharacter:
     manifest = SimpleNamespace(turn_start="<", turn_end=">")
     tags = TagIds(think=1, think_end=2, no_think=3, no_think_end=4)
     turn_end_id = 5
+    prefix_ids = ()
 
     def encode_text(self, text):
         return [ord(character) for character in text]
@@ -163,7 +164,7 @@ def test_a_question_without_a_key_is_told_by_its_text():
     assert len(mixture([shown[0], Demonstration(named, NO_THINK, "", "a")], think_share=0.0).pass_order(0)) == 1
 
 
-@given(st.text("tn", min_size=1, max_size=40), st.integers(0, 3), st.integers(0, 99))
+@given(st.text("tn", max_size=38).map("tn".__add__), st.integers(0, 3), st.integers(0, 99))
 def test_every_kept_sample_is_seen_once_per_pass(modes, number, seed):
     questions = [str(i % 7) for i in range(len(modes))]
     mixed = mixture(demonstrations(modes, questions), seed, think_share=0.0, pairing="paired")
@@ -172,7 +173,7 @@ def test_every_kept_sample_is_seen_once_per_pass(modes, number, seed):
     assert sorted(i for row in rows for i in row) == list(range(len(modes)))
 
 
-@given(st.integers(1, 50), st.sampled_from(["pack", "bucket"]), st.integers(1, 5))
+@given(st.integers(2, 50), st.sampled_from(["pack", "bucket"]), st.integers(1, 5))
 def test_the_steps_of_a_pass_hold_every_sample_once(count, batching, rows):
     settings = {"batching": batching, "rows": rows, "think_share": 0.0, "pairing": "paired"}
     mixed = mixture(demonstrations("tn" * (count // 2) + "t" * (count % 2)), **settings)
@@ -194,8 +195,11 @@ def test_packed_batches_have_full_shape():
 
 
 def test_buckets_hold_rows_of_like_length():
-    lengths = [5, 1, 6, 2, 7, 3, 8, 4]  # of the reasoning; 8 ids more in all
-    shown = [demonstration(number, THINK, reasoning=length) for number, length in enumerate(lengths)]
+    lengths = [5, 1, 6, 2, 7, 3, 8, 4]  # 8 ids more in all
+    shown = [
+        demonstration(number, *((NO_THINK, "", 0, length + 1) if number % 2 else (THINK, "", length)))
+        for number, length in enumerate(lengths)
+    ]
     mixed = mixture(shown, rows=2, batching="bucket", think_share=0.0)
     assert mixed.steps_per_pass() == 4
     batches = list(itertools.islice(mixed.batches(), 8))
@@ -214,7 +218,7 @@ def test_buckets_hold_rows_of_like_length():
 
 def test_a_bucket_that_runs_over_the_end_of_a_pass():
     # Ten samples in batches of four: three batches hold the first pass and two of the second, five hold both.
-    mixed = mixture(demonstrations("t" * 10), batching="bucket", think_share=0.0)
+    mixed = mixture(demonstrations("tn" * 5), batching="bucket", think_share=0.0)
     taken = seen_in(mixed, 10)
     assert {len(found) for found in taken} == {4}
     first = Counter(itertools.chain.from_iterable(taken[:3]))
@@ -225,8 +229,8 @@ def test_a_bucket_that_runs_over_the_end_of_a_pass():
 
 @pytest.mark.parametrize("batching", ["pack", "bucket"])
 def test_fewer_samples_than_rows(batching):
-    mixed = mixture(demonstrations("t"), batching=batching, think_share=0.0)
-    assert seen_in(mixed, 2) == [[0] * 4] * 2
+    mixed = mixture(demonstrations("tn"), batching=batching, think_share=0.0)
+    assert [sorted(found) for found in seen_in(mixed, 2)] == [[0, 0, 1, 1]] * 2  # 9 and 8 ids: no row of 16 for both
     assert mixed.steps_per_pass() == 1
 
 
@@ -284,6 +288,19 @@ def test_a_resumed_run_sees_the_same_batches(batching, think_first, share):
     assert not any(same(*pair) for pair in zip(other, whole, strict=True))
 
 
+@pytest.mark.parametrize("batching", ["pack", "bucket"])
+def test_processes_share_the_batches_and_build_only_their_own(batching, monkeypatch):
+    shown = demonstrations("ttn" * 15)
+    whole = list(itertools.islice(mixture(shown, batching=batching).batches(), 14))
+    built = []
+    collate = Mixture._collate
+    monkeypatch.setattr(Mixture, "_collate", lambda self, layout: built.append(1) or collate(self, layout))
+    for rank in range(3):
+        mine = list(itertools.islice(mixture(shown, batching=batching).batches(2 + rank, 3), 4))
+        assert all(same(*pair) for pair in zip(mine, whole[2 + rank :: 3], strict=True))
+    assert len(built) == 12
+
+
 def test_passes_differ():
     mixed = mixture(demonstrations("tn" * 10), think_share=0.0)
     assert len({tuple(mixed.pass_order(number)) for number in range(5)}) == 5
@@ -295,9 +312,10 @@ def test_passes_differ():
     [
         ("", {"think_share": 0.0}, r"no sample is left to train on: MixtureReport\(think=0"),
         ("tn", {"row_length": 3}, r"no sample is left to train on: .*too_long=2"),
-        ("ttt", {}, r"hft.think_share = 0.5, but only one mode is left: MixtureReport\(think=3, no_think=0"),
-        ("tnn", {"no_think_max_tokens": 1}, r"only one mode is left: .*over_no_think_max_tokens=2"),
-        ("nn", {"think_share": 0.0, "think_first_share": 0.1}, "no think sample is left"),
+        ("ttt", {}, r"HFT learns both modes, and only one has samples: MixtureReport\(think=3, no_think=0"),
+        ("tnn", {"no_think_max_tokens": 1}, r"only one has samples: .*over_no_think_max_tokens=2"),
+        ("nn", {"think_share": 0.0}, "only one has samples"),
+        ("tt", {"think_share": 0.0, "think_first_share": 0.5}, "only one has samples"),
     ],
 )
 def test_a_mixture_that_cannot_be_made(modes, settings, message):
@@ -315,7 +333,3 @@ def test_too_few_questions_to_alternate():
     assert len(mixture(shown, pairing="paired").pass_order(0)) == 2
     # As the data has it: one mode per pass.
     assert [len(mixture(shown, think_share=0.0).pass_order(number)) for number in range(2)] == [1, 1]
-
-
-def test_one_mode_is_enough_as_the_data_has_it():
-    assert seen_in(mixture(demonstrations("nn"), think_share=0.0, rows=1), 1) in ([[0, 1]], [[1, 0]])

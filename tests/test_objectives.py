@@ -22,6 +22,11 @@ def advantages(name, data, config=HGPO):
     return out.response_PGN, out.decision_PGN
 
 
+def test_adaptthink_learns_nothing_where_the_reference_is_invalid():
+    response, decision = advantages("adaptthink", groups([1, 0], [1, 0], reference=torch.tensor([NAN])))
+    assert response.abs().sum() == decision.abs().sum() == 0
+
+
 def test_hgpo_when_think_wins():
     # think mean 0.5 > 0 + 0.2: its tag gets +1, the other -1; the intra term rewards the right think sample.
     response, decision = advantages("hgpo", groups([1, 0], [0, 0]))
@@ -52,6 +57,15 @@ def test_an_invalid_rollout_changes_no_other_advantage():
     assert response[0, 0].tolist() == [1, -1, 0]
     assert decision[0, 0].tolist() == [2, 0, 0]
     assert decision[0, 1].tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("paper", [False, True])
+def test_a_mode_without_a_valid_rollout_neither_wins_nor_loses(paper):
+    config = replace(HGPO, mask_both_fail=not paper)
+    for think, no_think in (([NAN, NAN], [1, 0]), ([1, 0], [NAN, NAN]), ([NAN, NAN], [0, 0])):
+        response, decision = advantages("hgpo", groups(think, no_think), config)
+        assert decision.tolist() == response.tolist()  # the intra term alone
+        assert not decision.isnan().any()
 
 
 def test_grpo_pools_both_modes():

@@ -72,7 +72,8 @@ def test_split_weights_train_save_and_resume_as_whole_ones_do(tmp_path):
     for stage in ("hft", "hgpo"):
         split, whole = (read_metrics(tmp_path / how / stage) for how in ("shard", "whole"))
         assert [row["step"] for row in split] == [1, 2, 3, 4]
-        assert split == whole  # as far as the log prints them
+        for one, other in zip(split, whole, strict=True):
+            assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
         assert split[-1]["grad_norm"] > 0
         first, second = (load_model(tmp_path / how / stage / "checkpoint").state_dict() for how in ("shard", "whole"))
         assert all(torch.allclose(first[key], second[key], atol=1e-3) for key in first)

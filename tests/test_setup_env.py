@@ -60,6 +60,7 @@ def test_a_cuda_machine_gets_the_gpu_build_with_dependencies(tmp_path: Path):
     assert len(gpu) == 1
     assert "--no-deps" not in gpu[0]
     assert f"-c {ROOT / 'constraints' / 'gpu.txt'}" in gpu[0]
+    assert f"-c {ROOT / 'constraints' / 'train.txt'}" in gpu[0]
     assert f"{ROOT}[server,train,loadtest]" in gpu[0]
     assert not any("cpu" in call or "uninstall" in call for call in run.pip_calls())
 

@@ -231,6 +231,42 @@ def test_a_bad_row_is_named_with_line_field_and_value(tmp_path, row, message):
     assert str(caught.value).startswith(f"{path}:2: {message}")
 
 
+COLUMNS_OF_REASONING = (
+    "reasoning_content", "thinking", "cot", "rationale", "chain_of_thought", "thoughts",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["1 and 1 make 2", ["1 and 1", "make 2"]])
+@pytest.mark.parametrize("column", COLUMNS_OF_REASONING)
+def test_a_column_of_reasoning_that_no_field_names_is_an_error(tmp_path, column, value):
+    row = {"prompt": "1+1?", "answer": "2", column: value}
+    with pytest.raises(DataError) as caught:
+        one_demonstration(tmp_path, row)
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.jsonl'}:1: {column} = {value!r}: reasoning is read from the column 'reasoning'; "
+        f"set fields.reasoning = {column!r}, or to '' to learn without reasoning columns"
+    )
+    # Beside the column that is read it would be lost as well; problems keep it for their scorers.
+    with pytest.raises(DataError, match=f"{column} = "):
+        one_demonstration(tmp_path, {**row, "reasoning": "r"})
+    assert one_problem(tmp_path, row).fields == {column: value}
+
+
+def test_a_column_of_reasoning_may_be_named_empty_or_switched_off(tmp_path):
+    row = {"prompt": "1+1?", "answer": "2", "cot": "r"}
+    assert one_demonstration(tmp_path, row, fields=Fields(reasoning="cot")).reasoning == "r"
+    off = one_demonstration(tmp_path, row, fields=Fields(reasoning=""))
+    assert (off.mode, off.problem.fields) == (Mode.NO_THINK, {"cot": "r"})
+    for value in (None, "", " \n", [], True, 3):  # flags and counts are no reasoning
+        assert one_demonstration(tmp_path, {**row, "cot": value}).mode is Mode.NO_THINK
+    # The name that counts by default counts as well when another one is set.
+    with pytest.raises(DataError, match="reasoning = 's': reasoning is read from the column 'cot'"):
+        one_demonstration(tmp_path, {**row, "reasoning": "s"}, fields=Fields(reasoning="cot"))
+    # A column that another field names is not lost, and a worked solution is an answer.
+    assert one_demonstration(tmp_path, row, fields=Fields(answer="cot")).answer == "r"
+    assert one_demonstration(tmp_path, {"prompt": "q", "answer": "2", "solution": "so 2"}).mode is Mode.NO_THINK
+
+
 def test_a_long_value_is_cut_in_the_message(tmp_path):
     path = write(tmp_path / "a.jsonl", {"prompt": "q", "answer": "a", "mode": "x" * 1000})
     with pytest.raises(DataError) as caught:

@@ -1,14 +1,17 @@
+import itertools
 import json
 from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 
 from lhrm_train.config import BaseConfig, ConfigError, DataConfig, HFTConfig, HGPOConfig
-from lhrm_train.format import ChatTokenizer, Message
+from lhrm_train.format import ChatTokenizer, Message, encode_chat
 from lhrm_train.nano import build_base
 from lhrm_train.problems import Problem
 from lhrm_train.streams import ListedProblems, demonstration_data, problem_data
+from lhrm_train.suite.stream import SuiteDemonstrations, SuiteProblems
 
 TINY = BaseConfig(name="tiny", hidden_size=32, layers=1, heads=2, intermediate_size=48)
 
@@ -61,6 +64,48 @@ def test_problems_without_room_for_an_answer_are_counted(tokenizer, file):
 
 
 def test_the_suite_has_no_passes(tokenizer):
-    with pytest.raises(ConfigError, match=r"hft\.epochs > 0 and hft\.think_share = 0"):
+    with pytest.raises(ConfigError, match=r"hft\.epochs = 1 has no effect with data\.source = 'suite'"):
         demonstration_data(tokenizer, DataConfig(), HFTConfig(epochs=1), seed=0)
+    with pytest.raises(ConfigError, match=r"hft\.think_share = 0\.0: with data\.source = 'suite'"):
+        demonstration_data(tokenizer, DataConfig(), HFTConfig(think_share=0.0), seed=0)
     assert demonstration_data(tokenizer, DataConfig(), HFTConfig(), seed=0).config == HFTConfig()
+
+
+def test_a_margin_for_a_kind_that_the_data_does_not_have(tokenizer, file):
+    config = HGPOConfig(delta_by_kind={"sums": 0.5})
+    with pytest.raises(ConfigError, match=r"hgpo\.delta_by_kind\.sums: no question is of that kind; known: all"):
+        problem_data(tokenizer, file, config, seed=0)
+    assert problem_data(tokenizer, file, replace(config, delta_by_kind={"all": 0.5}), seed=0).too_long == 1
+
+
+def test_processes_share_the_micro_batches_of_the_suite(tokenizer, monkeypatch):
+    config = HFTConfig(rows=2, row_length=96)
+    whole = list(itertools.islice(SuiteDemonstrations(tokenizer, config, 0).batches(0), 23))
+    drawn = []
+    pool_rows = SuiteDemonstrations.pool_rows
+    monkeypatch.setattr(SuiteDemonstrations, "pool_rows", lambda self, n: drawn.append(n) or pool_rows(self, n))
+    mine = list(itertools.islice(SuiteDemonstrations(tokenizer, config, 0).batches(2, 10), 3))
+    assert [torch.equal(one.input_BT, whole[place].input_BT) for one, place in zip(mine, (2, 12, 22), strict=True)] == [
+        True
+    ] * 3
+    assert drawn == [0, 3, 5]  # pools of four micro-batches: 0-3, 12-15, 20-23
+
+
+def test_rows_that_are_too_short_for_every_question_end_the_run(tokenizer):
+    stream = SuiteDemonstrations(tokenizer, HFTConfig(row_length=8), 0)
+    with pytest.raises(ConfigError, match=r"hft\.row_length = 8: no question of the suite is that short"):
+        next(stream.batches(0))
+
+
+def test_questions_of_the_suite_without_room_for_an_answer_are_not_drawn(tokenizer):
+    plain = SuiteProblems(0).draw(3, 50)
+    assert problem_data(tokenizer, DataConfig(), HGPOConfig(), seed=0).stream.draw(3, 50) == plain
+    short = HGPOConfig(row_length=137, max_new_tokens=96)  # 40 tokens for the prompt
+    drawn = problem_data(tokenizer, DataConfig(), short, seed=0).stream.draw(3, 50)
+    fitting = [problem for problem in plain if len(encode_chat(tokenizer, problem.messages, None)) <= 40]
+    assert 0 < len(fitting) < 50
+    assert drawn[: len(fitting)] == fitting
+    assert max(len(encode_chat(tokenizer, problem.messages, None)) for problem in drawn) <= 40
+    none = HGPOConfig(row_length=98, max_new_tokens=96)
+    with pytest.raises(ConfigError, match=r"hgpo\.row_length leaves no room"):
+        problem_data(tokenizer, DataConfig(), none, seed=0).stream.draw(0, 1)

@@ -85,6 +85,18 @@ def test_items_repeat_for_the_same_seed():
         mix.sample_item(random.Random(0), "dev")
 
 
+def test_how_many_fixed_items_there_can_be(monkeypatch):
+    assert mix.fixed_items(0, 5, "test") == []
+    with pytest.raises(ValueError, match="count = -1: not negative"):
+        mix.fixed_items(-1, 5, "test")
+    # Of the 99,990 numbers of two to five digits a tenth are test questions, and many of these are drawn first.
+    monkeypatch.setattr(mix, "MOST_REPEATS", 20)
+    with pytest.raises(ValueError, match=r"the split 'test' of parity has [0-9]{3,4} questions, not 20000"):
+        mix.fixed_items(20_000, 5, "test", {"parity": 1.0})
+    # Closed questions repeat: greetings without end.
+    assert len(mix.fixed_items(1000, 5, "test", {"smalltalk": 1.0})) == 1000
+
+
 def test_the_questions_of_a_first_visit_are_in_the_suite():
     facts = {draw.question: draw.answer for draw in mix.facts.facts()}
     assert facts["What is the capital of France?"] == "Paris"

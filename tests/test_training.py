@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from collections import Counter
 from dataclasses import astuple, replace
@@ -8,9 +9,10 @@ from dataclasses import astuple, replace
 import pytest
 import torch
 
+from lhrm_train import train_hgpo as train_hgpo_module
 from lhrm_train.checkpoint import load_model
-from lhrm_train.config import BaseConfig, HFTConfig, HGPOConfig, LoraConfig, RewardConfig
-from lhrm_train.data import Sample, collate
+from lhrm_train.config import BaseConfig, ConfigError, HFTConfig, HGPOConfig, LoraConfig, RewardConfig
+from lhrm_train.data import Sample, collate, share_prompts
 from lhrm_train.format import ChatTokenizer, Manifest, Mode
 from lhrm_train.loop import take_steps
 from lhrm_train.loss import LossInputs, policy_loss
@@ -177,7 +179,7 @@ def test_schedule():
 
 def test_a_stop_signal_saves_and_the_same_call_goes_on(base, hft, tmp_path):
     class StoppingStream(SuiteDemonstrations):
-        def batches(self, start):
+        def batches(self, start, step=1):
             for number, batch in enumerate(super().batches(start), start):
                 if number == 2:
                     os.kill(os.getpid(), signal.SIGTERM)
@@ -200,7 +202,7 @@ def test_hft_accumulation_equals_larger_batches(base):
             samples, packed = demonstrations(base).pool_rows(0)
             self.parts = [collate(samples, packed[i : i + rows], HFT.row_length) for i in range(0, 4, rows)]
 
-        def batches(self, start):
+        def batches(self, start, step=1):
             yield from self.parts
 
     def gradients(config, rows):
@@ -217,6 +219,113 @@ def test_hft_accumulation_equals_larger_batches(base):
     assert whole.norm() > 0
 
 
+def test_adapters_train_the_output_rows_of_tags_of_an_untied_head(base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "untied")
+    model = load_model(base)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    model.save_pretrained(folder)
+    config = replace(HFT, lora=LoraConfig(rank=4, alpha=8.0), muon_lr=0.0, steps=2)
+    trained = train_hft(folder, tmp_path / "hft", config, demonstrations(base), seed=1, recipe={})
+    chat = ChatTokenizer.load(base)
+    marks = {*astuple(chat.tags), *chat.encode_template("<|im_start|><|im_end|>")}
+    after = weights(trained)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        changed = (weights(folder)[name].bfloat16().float() != after[name]).any(-1)
+        assert {int(row) for row in changed.nonzero()} <= marks
+        assert changed[chat.tags.no_think]
+    assert not torch.equal(after["model.embed_tokens.weight"], after["lm_head.weight"])
+    trainer = HFTTrainer(folder, config, demonstrations(base), seed=1)
+    assert {p.dtype for p in trainer.policy.trained_state().values()} == {torch.float32}
+
+
+def test_gradient_checkpointing_recomputes_and_gives_the_same_gradient(base):
+    def gradients(checkpointing):
+        config = replace(HFT, gradient_checkpointing=checkpointing)
+        trainer = HFTTrainer(base, config, demonstrations(base), seed=1)
+        trainer.optimizers.step = lambda scale, loss: 0.0
+        passes = []
+        trainer.policy.lm.model.layers[0].mlp.register_forward_pre_hook(lambda *_: passes.append(1))
+        trainer.step()
+        return len(passes), torch.cat([p.grad.flatten() for p in trainer.policy.lm.parameters()])
+
+    (once, plain), (twice, recomputed) = gradients(False), gradients(True)
+    assert (once, twice) == (1, 2)
+    assert (plain - recomputed).norm() < 1e-3 * plain.norm()
+
+
+@pytest.mark.parametrize(("rows", "minibatches", "sizes"), [(4, 3, [1, 1, 2]), (7, 3, [2, 2, 3]), (2, 3, [1, 1])])
+def test_minibatches_share_the_rows_evenly(hft, monkeypatch, rows, minibatches, sizes):
+    config = replace(HGPO, minibatches=minibatches, micro_rows=2)
+    trainer = HGPOTrainer(hft, config, REWARD, SuiteProblems(0), seed=0)
+    experience = trainer._gather()
+    monkeypatch.setattr(train_hgpo_module, "pack", lambda *_: [[0] for _ in range(rows)])
+    parts = trainer._minibatches(experience)
+    assert [sum(len(one.batch.input_BT) for one in part) for part in parts] == sizes
+    assert not any(one.muted for part in parts for one in part)
+
+
+def test_a_muted_micro_batch_adds_nothing(hft):
+    trainer = HGPOTrainer(hft, HGPO, REWARD, SuiteProblems(0), seed=0)
+    trainer.judge = ParityJudge()
+    (part,) = trainer._minibatch(*_first_rows(trainer))
+
+    def gradients(minibatch):
+        trainer.scorer.zero_grad()
+        out = trainer._accumulate(minibatch)
+        return out["loss"], torch.cat([p.grad.flatten() for p in trainer.policy.lm.parameters()])
+
+    loss, alone = gradients([part])
+    again, muted = gradients([part, replace(part, muted=True)])
+    assert again == loss
+    assert torch.equal(alone, muted)
+    assert alone.norm() > 0
+
+
+def _first_rows(trainer):
+    experience = trainer._gather()
+    groups = share_prompts(experience.samples, trainer.config.rollouts, trainer.config.row_length)
+    return experience, groups, [[0]]
+
+
+def test_the_rate_warms_up_and_then_follows_the_cosine(base):
+    config = replace(
+        HFT,
+        steps=100,
+        warmup_steps=HFTConfig().warmup_steps,
+        warmup_share=0.1,
+        schedule="cosine",
+        final_lr_share=0.2,
+        constant_share=HFTConfig().constant_share,
+    )
+    trainer = HFTTrainer(base, config, demonstrations(base), seed=1)
+
+    def scale(done):
+        trainer.done = done
+        return trainer._lr_scale()
+
+    # Ten steps up; then half a cosine over ninety, from 1 to .2: half-way down at step 55.
+    assert [scale(done) for done in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert scale(55) == pytest.approx(0.6)
+    assert scale(100) == pytest.approx(0.2)
+
+
+def test_the_rate_of_stage_two_warms_up_by_updates_and_falls_by_steps(hft):
+    config = replace(HGPO, steps=10, minibatches=2, epochs=2, warmup_updates=8, decay_from=0.5)
+    trainer = HGPOTrainer(hft, config, REWARD, SuiteProblems(0), seed=0)
+    # Four updates a step: the first is 1/8, the first of the second step 5/8.
+    assert [trainer._lr_scale(update) for update in (0, 3)] == pytest.approx([1 / 8, 4 / 8])
+    trainer.done = 1
+    assert trainer._lr_scale(0) == pytest.approx(5 / 8)
+    trainer.done = 7
+    assert trainer._lr_scale(0) == pytest.approx(0.3 / 0.5)
+
+
+def test_rows_beyond_the_positions_of_the_model_are_refused(base):
+    with pytest.raises(ConfigError, match="row_length = 2048: the model has 1024 positions"):
+        HFTTrainer(base, replace(HFT, row_length=2048), demonstrations(base), seed=1)
+
+
 def test_adapters_train_the_tags_and_merge(base, tmp_path):
     config = replace(HFT, lora=LoraConfig(rank=4, alpha=8.0), muon_lr=0.0, steps=2)
     trained = train_hft(base, tmp_path, config, demonstrations(base), seed=1, recipe={})
@@ -227,10 +336,11 @@ def test_adapters_train_the_tags_and_merge(base, tmp_path):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert "model.layers.0.self_attn.q_proj.weight" in changed
     assert not any("norm" in name for name in changed)
-    tags = ChatTokenizer.load(base).tags
+    chat = ChatTokenizer.load(base)
+    marks = {*astuple(chat.tags), *chat.encode_template("<|im_start|><|im_end|>")}
     embedding = (before["model.embed_tokens.weight"] != after["model.embed_tokens.weight"]).any(-1)
-    assert {int(row) for row in embedding.nonzero()} <= set(astuple(tags))
-    assert embedding[tags.think]
+    assert {int(row) for row in embedding.nonzero()} <= marks
+    assert embedding[chat.tags.think]
     final = train_hgpo(
         trained,
         tmp_path / "hgpo",

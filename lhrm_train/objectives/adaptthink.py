@@ -16,13 +16,15 @@ from lhrm_train.objectives.base import Objective, forcing_rate
 def advantages(groups: Groups, config: HGPOConfig) -> Advantages:
     """Give every token of a rollout its score above the reference's mean, plus delta in no-think.
 
-    Raises ValueError when the groups carry no reference scores.
+    A prompt on which the reference has no valid score teaches nothing. Raises ValueError when the groups carry no
+    reference scores.
     """
     if groups.reference_P is None:
         raise ValueError("adaptthink needs reference scores")
     bonus_PGN = torch.zeros_like(groups.scores_PGN)
     bonus_PGN[:, NO_THINK] = groups.delta_P[:, None]
-    gain_PGN = drop_invalid(bonus_PGN + groups.scores_PGN - groups.reference_P[:, None, None], groups.scores_PGN)
+    gain_PGN = bonus_PGN + groups.scores_PGN - groups.reference_P[:, None, None]
+    gain_PGN = drop_invalid(gain_PGN, gain_PGN)
     return Advantages(gain_PGN, gain_PGN)
 
 

@@ -8,6 +8,7 @@ from lhrm_train.advantages import (
     Advantages,
     Groups,
     both_fail,
+    decided,
     drop_invalid,
     inter_rewards,
     intra_rewards,
@@ -21,15 +22,17 @@ from lhrm_train.objectives.base import Objective
 def advantages(groups: Groups, config: HGPOConfig) -> Advantages:
     """Give the response the intra term and the opening tag intra + alpha * inter.
 
-    With `config.mask_both_fail` the tag gets no inter term where neither mode scores above 0.
+    The tag gets no inter term where a mode has no valid rollout, nor, with `config.mask_both_fail`, where neither
+    mode scores above 0.
     """
     scores_PGN = groups.scores_PGN
     intra_PGN = normalise(intra_rewards(scores_PGN, groups.tokens_PGN, config.ties))
     rewards_PGN = inter_rewards(think_wins(groups, config.token_price), scores_PGN.shape)
     inter_PGN = normalise(rewards_PGN.flatten(1)).view_as(scores_PGN)
+    silent_P = ~decided(scores_PGN)
     if config.mask_both_fail:
-        fail_P11 = both_fail(scores_PGN)[:, None, None]
-        inter_PGN = torch.where(fail_P11, torch.zeros_like(inter_PGN), inter_PGN)
+        silent_P = silent_P | both_fail(scores_PGN)
+    inter_PGN = torch.where(silent_P[:, None, None], torch.zeros_like(inter_PGN), inter_PGN)
     return Advantages(intra_PGN, drop_invalid(intra_PGN + config.alpha * inter_PGN, scores_PGN))
 
 

@@ -49,16 +49,16 @@ WORKLOAD: dict[str, float] = {
 CURRICULUM: dict[str, float] = {
     "smalltalk": 0.02,
     "facts": 0.05,
-    "reverse": 0.11,
+    "reverse": 0.09,
     "letter": 0.04,
     "count": 0.03,
-    "extreme": 0.09,
+    "extreme": 0.08,
     "parity": 0.03,
-    "add": 0.20,
-    "multiply": 0.13,
+    "add": 0.19,
+    "multiply": 0.12,
     "chain": 0.10,
-    "cups": 0.07,
-    "story": 0.13,
+    "cups": 0.10,
+    "story": 0.15,
 }
 # HFT also sees more of the sums to know by heart and of the levels with long traces.
 CURRICULUM_LEVELS = {1: 1.3, 2: 0.8, 3: 1.0, 4: 1.2, 5: 1.5}
@@ -72,9 +72,11 @@ SYSTEM_MESSAGES = (
     "You are a careful assistant. Give only the answer.",
 )
 CONTEXT_SHARE = 0.28
-# Answering after earlier turns takes longer to learn than the kinds themselves.
-CURRICULUM_CONTEXT_SHARE = 0.42
+# HFT learns the kinds from bare questions first, and to find the question in a conversation once it can answer it.
+EARLY_SHARE, EARLY_CONTEXT_SHARE, LATE_CONTEXT_SHARE = 0.4, 0.08, 0.42
 SPLITS = ("train", "validation", "test")
+# Open questions in a row that were drawn before; then the kinds asked for are as good as used up.
+MOST_REPEATS = 10_000
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def _context(rng: random.Random, style: str, split: str) -> list[Message]:
     if style in ("system", "system+turns"):
         messages.append(Message("system", rng.choice(SYSTEM_MESSAGES)))
     if style in ("turns", "system+turns"):
-        for _ in range(rng.choices((1, 2), (0.3, 0.7))[0]):
+        for _ in range(rng.choices((1, 2), (0.4, 0.6))[0]):
             kind, level = _pick(rng, WORKLOAD)
             earlier = _draw_in_split(rng, kind, level, split)
             messages += [Message("user", earlier.question), Message("assistant", earlier.answer)]
@@ -162,13 +164,23 @@ def make_item(rng: random.Random, kind: Kind, level: int, split: str, context: l
     )
 
 
-def sample_item(rng: random.Random, split: str, weights: Mapping[str, float] = WORKLOAD) -> Item:
-    """Draw one item of `split`; a quarter and more carry a system message, earlier turns or both."""
+def curriculum_context_share(progress: float) -> float:
+    """Return the share of HFT's items that carry a context, at `progress` in [0, 1] of its steps."""
+    return EARLY_CONTEXT_SHARE if progress < EARLY_SHARE else LATE_CONTEXT_SHARE
+
+
+def sample_item(
+    rng: random.Random,
+    split: str,
+    weights: Mapping[str, float] = WORKLOAD,
+    context_share: float = CONTEXT_SHARE,
+) -> Item:
+    """Draw one item of `split`; `context_share` of them carry a system message, earlier turns or both."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
     kind, level = _pick(rng, weights)
     style = "bare"
-    if rng.random() < (CURRICULUM_CONTEXT_SHARE if weights is CURRICULUM else CONTEXT_SHARE):
+    if rng.random() < context_share:
         style = rng.choices(("system", "turns", "system+turns"), (0.3, 0.35, 0.35))[0]
     return make_item(rng, kind, level, split, _context(rng, style, split), style)
 
@@ -181,13 +193,23 @@ def items(seed: int, split: str, weights: Mapping[str, float] = WORKLOAD) -> Ite
 
 
 def fixed_items(count: int, seed: int, split: str, weights: Mapping[str, float] = WORKLOAD) -> list[Item]:
-    """Return the first `count` items of `items`, each open question at most once."""
+    """Return the first `count` items of `items`, each open question at most once.
+
+    Raises ValueError when `count` is negative, or when `weights` name too few kinds for so many open questions; the
+    kinds of the workload include closed ones, whose questions repeat, so there it cannot run out.
+    """
+    if count < 0:
+        raise ValueError(f"count = {count}: not negative")
     seen: set[str] = set()
     out: list[Item] = []
-    for item in items(seed, split, weights):
+    repeats = 0
+    drawn = items(seed, split, weights)
+    while len(out) < count:
+        item = next(drawn)
         if item.closed or item.key not in seen:
             seen.add(item.key)
             out.append(item)
-        if len(out) == count:
-            return out
-    raise AssertionError("items() never ends")
+            repeats = 0
+        elif (repeats := repeats + 1) == MOST_REPEATS:
+            raise ValueError(f"the split {split!r} of {', '.join(weights)} has {len(out)} questions, not {count}")
+    return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import combinations
 
 from lhrm_train.suite.base import ALPHABET, Draw, Kind
 
@@ -21,10 +22,10 @@ STORY_PHRASES = ("How many {} are left?", "How many {} now?")
 
 
 def _swaps(rng: random.Random, cup: str, count: int) -> list[tuple[str, str, str, str]]:
-    """Draw swaps as (left, right, cup before, cup after)."""
+    """Draw swaps as (left, right, cup before, cup after); two cups are swapped once at most."""
     out = []
-    for _ in range(count):
-        a, b = rng.sample(CUPS, 2)
+    for pair in rng.sample(list(combinations(CUPS, 2)), count):
+        a, b = rng.sample(pair, 2)
         after = b if cup == a else a if cup == b else cup
         out.append((a, b, cup, after))
         cup = after

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from lhrm_train.config import HFTConfig
+from lhrm_train.config import ConfigError, HFTConfig
 from lhrm_train.data import Batch, Sample, collate, pack
 from lhrm_train.format import ChatTokenizer, Mode, encode_answer, encode_chat
 from lhrm_train.problems import Problem
@@ -14,6 +14,8 @@ from lhrm_train.suite import mix
 from lhrm_train.suite.verify import verify
 
 POOL_BATCHES = 4
+# Questions in a row that do not fit a row; where one in a hundred fits, the chance of so many is 10^-44.
+MOST_MISSES = 10_000
 
 
 def suite_sample(tokenizer: ChatTokenizer, item: mix.Item, mode: Mode) -> Sample:
@@ -29,40 +31,56 @@ class SuiteDemonstrations:
         self._tokenizer, self._config, self._seed = tokenizer, config, seed
 
     def pool_rows(self, pool: int) -> tuple[list[Sample], list[list[int]]]:
-        """Draw and pack pool number `pool`: (samples, rows of sample indices)."""
+        """Draw and pack pool number `pool`: (samples, rows of sample indices).
+
+        Raises ConfigError when no question fits a row.
+        """
         config = self._config
         rng = random.Random(f"hft-{self._seed}-{pool}")
+        share = mix.curriculum_context_share(pool * POOL_BATCHES / (config.steps * config.accumulation))
         samples: list[Sample] = []
         wanted = POOL_BATCHES * config.rows * config.row_length
-        total = 0
+        total = misses = 0
         while total < wanted:
             mode = Mode.THINK if rng.random() < config.think_share else Mode.NO_THINK
-            sample = suite_sample(self._tokenizer, mix.sample_item(rng, "train", mix.CURRICULUM), mode)
+            sample = suite_sample(self._tokenizer, mix.sample_item(rng, "train", mix.CURRICULUM, share), mode)
             if len(sample) <= config.row_length:
                 samples.append(sample)
                 total += len(sample)
+                misses = 0
+            elif (misses := misses + 1) == MOST_MISSES:
+                raise ConfigError(f"hft.row_length = {config.row_length}: no question of the suite is that short")
         rows = pack([len(sample) for sample in samples], config.row_length)
         rng.shuffle(rows)
         return samples, rows[: POOL_BATCHES * config.rows]
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        """Yield micro-batch `start`, `start` + 1, ... without end."""
+    def batches(self, start: int, step: int = 1) -> Iterator[Batch]:
+        """Yield micro-batch `start`, `start` + `step`, ... without end; pools without any of them are not drawn."""
         rows_each = self._config.rows
-        for pool in itertools.count(start // POOL_BATCHES):
+        numbers = itertools.count(start, step)
+        for pool, wanted in itertools.groupby(numbers, lambda number: number // POOL_BATCHES):
             samples, rows = self.pool_rows(pool)
-            for part in range(POOL_BATCHES):
-                if pool * POOL_BATCHES + part >= start:
-                    chosen = rows[part * rows_each : (part + 1) * rows_each]
-                    yield collate(samples, chosen, self._config.row_length)
+            for number in wanted:
+                first = number % POOL_BATCHES * rows_each
+                yield collate(samples, rows[first : first + rows_each], self._config.row_length)
 
 
 class SuiteProblems:
-    """Problems drawn from the suite's workload."""
+    """Problems drawn from the suite's workload, of those that `fits` lets through."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, seed: int, fits: Callable[[Problem], bool] = lambda problem: True) -> None:
+        self._seed, self._fits = seed, fits
 
     def draw(self, step: int, count: int) -> list[Problem]:
-        """Return the problems of `step`."""
+        """Return the problems of `step`. Raises ConfigError when none fits."""
         rng = random.Random(f"hgpo-{self._seed}-{step}")
-        return [mix.sample_item(rng, "train").problem for _ in range(count)]
+        out: list[Problem] = []
+        misses = 0
+        while len(out) < count:
+            problem = mix.sample_item(rng, "train").problem
+            if self._fits(problem):
+                out.append(problem)
+                misses = 0
+            elif (misses := misses + 1) == MOST_MISSES:
+                raise ConfigError("hgpo.row_length leaves no room for max_new_tokens behind any question of the suite")
+        return out

@@ -1,0 +1,125 @@
+"""Install each client in an environment of its own, start one server on the nano, and run every client's check.
+
+``python tests/clients/suite.py [NAME ...]``: all clients, or those named. Environments stay in ``.clients/``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PLACE = ROOT / ".clients"
+PYTHON = {
+    "openai": ("openai==3.54.0", "openai_check.py"),
+    "openai-previous": ("openai==2.54.0", "openai_check.py"),
+    "litellm": ("litellm==1.106.2", "litellm_check.py"),
+    "langchain": ("langchain-openai==1.7.3", "langchain_check.py"),
+}
+NODE = "node"
+NODE_PACKAGE = "openai@7.57.0"
+START_S = 180.0
+
+
+def install_python(name: str, requirement: str) -> list[str]:
+    """Return the command prefix of an environment that has `requirement`."""
+    folder, stamp = PLACE / name, PLACE / name / ".installed"
+    if not stamp.is_file() or stamp.read_text() != requirement:
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([*pip, requirement], check=True)
+        stamp.write_text(requirement)
+    return [str(folder / "bin" / "python")]
+
+
+def install_node() -> list[str] | None:
+    """Return the command of the Node client's check; None without Node, which is a failure under CI."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        if os.environ.get("CI"):
+            raise SystemExit("clients: node and npm are missing")
+        print("clients: node is not installed, its client is skipped")
+        return None
+    folder, stamp = PLACE / NODE, PLACE / NODE / ".installed"
+    if not stamp.is_file() or stamp.read_text() != NODE_PACKAGE:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "package.json").write_text('{"private": true, "type": "module"}\n')
+        subprocess.run(["npm", "install", "--silent", "--no-package-lock", NODE_PACKAGE], cwd=folder, check=True)
+        stamp.write_text(NODE_PACKAGE)
+    shutil.copyfile(HERE / "openai_check.mjs", folder / "check.mjs")  # modules are found beside the script
+    return ["node", str(folder / "check.mjs")]
+
+
+def commands(wanted: list[str]) -> dict[str, list[str]]:
+    """Install what is wanted and return the command of each check."""
+    known = [*PYTHON, NODE]
+    if unknown := [name for name in wanted if name not in known]:
+        raise SystemExit(f"clients: unknown {unknown[0]!r}; known: {', '.join(known)}")
+    found = {}
+    for name, (requirement, script) in PYTHON.items():
+        if not wanted or name in wanted:
+            found[name] = [*install_python(name, requirement), str(HERE / script)]
+    if not wanted or NODE in wanted:
+        node = install_node()
+        if node:
+            found[NODE] = node
+    return found
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """Run the gateway with the real engine on the shipped nano; give its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([sys.executable, "-m", "lhrm_server", "--model", "nano", "--port", str(port)], cwd=ROOT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(url, process)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Return once the server answers. Raises SystemExit when it ends or takes too long."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise SystemExit(f"clients: the server ended with {process.returncode}")
+        try:
+            with urllib.request.urlopen(f"{url}/ready", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise SystemExit(f"clients: the server was not ready in {START_S:.0f} s")
+
+
+def main(wanted: list[str]) -> int:
+    """Run the checks; the exit code tells whether all passed."""
+    checks = commands(wanted)
+    failed = []
+    with server() as url:
+        for name, command in checks.items():
+            done = subprocess.run([*command, url, "lhrm-nano"], timeout=300, check=False)
+            if done.returncode:
+                failed.append(name)
+    print(f"clients={len(checks)} failed={len(failed)} {' '.join(failed)}".rstrip())
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
