@@ -7,7 +7,7 @@ import pytest
 from fake_gateway import fake_gateway, scripted
 from lhrm_server.engine_fake import Script
 
-from lhrm_train.config import ConfigError, EvalConfig, RewardConfig
+from lhrm_train.config import ConfigError, EvalConfig, RewardConfig, load_config
 from lhrm_train.evaluate import sample_rows
 from lhrm_train.evaluate_any import evaluate_any
 from lhrm_train.evaluation_report import report_from_rows
@@ -445,13 +445,12 @@ def test_an_endpoint_without_modes_is_reported_as_always_thinking(tmp_path):
     assert "nan" not in report
 
 
-@pytest.mark.parametrize("name", ["samples", "chunk", "batch", "concurrency", "resamples", "max_new_tokens"])
-def test_settings_that_could_not_run_are_named(name):
-    with pytest.raises(ConfigError, match=f"eval.{name} = 0"):
-        EvalConfig(**{name: 0})
-
-
-@pytest.mark.parametrize("confidence", [0.0, 1.0])
-def test_an_interval_is_neither_empty_nor_everything(confidence):
-    with pytest.raises(ConfigError, match=f"eval.confidence = {confidence}"):
-        EvalConfig(confidence=confidence)
+@pytest.mark.parametrize(
+    "setting",
+    [f"{name}=0" for name in ("samples", "chunk", "batch", "concurrency", "resamples", "max_new_tokens", "confidence")]
+    + ["confidence=1.0"],
+)
+def test_settings_that_could_not_run_are_named(setting):
+    name, _, value = setting.partition("=")
+    with pytest.raises(ConfigError, match=rf"eval\.{name} = {float(value) if name == 'confidence' else value}: "):
+        load_config(None, [f"eval.{setting}"])
