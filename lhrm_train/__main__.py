@@ -21,8 +21,9 @@ def _parser() -> argparse.ArgumentParser:
     init = commands.add_parser("init", help="make any causal LM hybrid-ready: tags, chat template, lhrm.json")
     init.add_argument("--base", required=True, help="directory, GGUF file or hub name")
     init.add_argument("--out", type=Path, required=True, help="directory of the new checkpoint")
-    init.add_argument("--name", help="name of the model; default: that of the base")
+    init.add_argument("--name", help="name of the model; default: the last part of --out")
     init.add_argument("--seed", type=int, default=0, help="of the noise on the new embeddings")
+    init.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is in --out")
 
     run = commands.add_parser("run", help="base, HFT, HGPO, evaluation; an unfinished run goes on")
     run.add_argument("config", help=f"TOML file, or a recipe: {', '.join(recipe_names())}")
@@ -36,7 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--url", help="base URL of a running server; its key, if any, from LHRM_API_KEY")
     check.add_argument("--data", required=True, help="suite, a JSON lines file, or gym:NAME of reasoning-gym")
     check.add_argument("--out", type=Path, required=True, help="raw rows, report and plots; goes on if stopped")
-    check.add_argument("--config", help="TOML file or recipe with the settings")
+    check.add_argument("--config", help="TOML file or recipe; what it leaves out is as in the run that made the model")
+    check.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="write the savings calibration into the checkpoint, from a quarter of the questions held out for it",
+    )
 
     publish = commands.add_parser("publish", help="choose the best suite run on validation and write it with its card")
     publish.add_argument("runs", type=Path, nargs="+", help="finished run directories")
@@ -60,11 +66,21 @@ def _tune_process(threads: int) -> None:
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
 
 
+def _config(arguments: argparse.Namespace) -> RunConfig:
+    source, overrides = getattr(arguments, "config", None), getattr(arguments, "set", [])
+    if arguments.command == "eval" and arguments.model is not None:
+        from lhrm_train.manifest_settings import config_for
+
+        return config_for(arguments.model, source, overrides)
+    return load_config(source, overrides)
+
+
 def _run(arguments: argparse.Namespace, config: RunConfig) -> str:
     if arguments.command == "init":
         from lhrm_train.init import init_base
 
-        return f"checkpoint={init_base(arguments.base, arguments.out, arguments.name, arguments.seed)}"
+        made = init_base(arguments.base, arguments.out, arguments.name, arguments.seed, overwrite=arguments.overwrite)
+        return f"checkpoint={made}"
     if arguments.command == "run":
         from lhrm_train.dry_run import dry_run
         from lhrm_train.pipeline import run
@@ -76,49 +92,66 @@ def _run(arguments: argparse.Namespace, config: RunConfig) -> str:
         from lhrm_train.evaluation import run_evaluation
 
         key = os.environ.get("LHRM_API_KEY")
-        return run_evaluation(arguments.model, arguments.url, arguments.data, arguments.out, config, key)
+        what = arguments.model, arguments.url, arguments.data, arguments.out
+        return run_evaluation(*what, config, key, calibrating=arguments.calibrate)
     from lhrm_train.publish import publish
 
     return publish(arguments.runs, arguments.into, config)
 
 
-def _prompts(arguments: argparse.Namespace) -> int:
+def _prompts(arguments: argparse.Namespace) -> str:
     from lhrm_train.suite.export import write_prompts
 
     write_prompts(arguments.out, arguments.count)
-    print(f"prompts={arguments.count}")
-    return 0
+    return f"prompts={arguments.count}"
 
 
-def main() -> int:
-    """Run the command line; returns the exit status."""
-    arguments = _parser().parse_args()
-    if arguments.command == "prompts":
-        return _prompts(arguments)
+def _fail(status: int, error: BaseException | str) -> int:
+    """Say on one line of stderr what went wrong, whatever lines the message has, and return `status`."""
+    print(f"lhrm-train: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
+
+
+def _trained(arguments: argparse.Namespace) -> str | int:
+    """Do what needs torch; returns what to print, or the exit status of a failure."""
     try:
-        config = load_config(getattr(arguments, "config", None), getattr(arguments, "set", None))
+        from lhrm_train.format import FormatError
+
+        config = _config(arguments)
         import torch  # noqa: F401
     except ConfigError as exc:
-        print(f"lhrm-train: {exc}", file=sys.stderr)
-        return 2
+        return _fail(2, exc)
     except ImportError as exc:
-        print(f"lhrm-train: {exc.name} is missing; install the extra: pip install 'lhrm[train]'", file=sys.stderr)
-        return 1
+        return _fail(1, f"{exc.name} is missing; install the extra: pip install 'lhrm[train]'")
+    except FormatError as exc:
+        return _fail(1, exc)
     _tune_process(config.threads)
     from lhrm_train.errors import USER_ERRORS
     from lhrm_train.stop import InterruptedRunError
 
     try:
-        text = _run(arguments, config)
+        return _run(arguments, config)
     except InterruptedRunError as exc:
-        print(f"lhrm-train: {exc}; the same command goes on from there", file=sys.stderr)
-        return INTERRUPTED
+        return _fail(INTERRUPTED, f"{exc}; the same command goes on from there")
     except USER_ERRORS as exc:
-        print(f"lhrm-train: {exc}", file=sys.stderr)
-        return 1
+        return _fail(1, exc)
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    arguments = _parser().parse_args()
+    try:
+        done = _prompts(arguments) if arguments.command == "prompts" else _trained(arguments)
+    except KeyboardInterrupt:
+        goes_on = "" if arguments.command in ("init", "prompts") else "; the same command goes on"
+        return _fail(INTERRUPTED, f"interrupted{goes_on}")
+    except OSError as exc:  # a full disk, a directory without permission
+        return _fail(1, exc)
+    if isinstance(done, int):
+        return done
     # Under a launcher of several processes the first one speaks.
     if os.environ.get("RANK", "0") == "0":
-        print(text)
+        print(done)
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lhrm_train.config import RunConfig
+from lhrm_train.config import EvalConfig
 from lhrm_train.format import NO_THINK_OPEN, THINK_OPEN
 
 INTRO = """# lhrm-nano
@@ -47,8 +47,11 @@ def _seed_table(runs: Sequence[dict[str, Any]]) -> str:
     return "\n".join(out)
 
 
-def model_card(runs: Sequence[dict[str, Any]], report: str, config: RunConfig, size: str) -> str:
-    """Return the card: what the model is, the shipped run's report and every run side by side."""
+def model_card(runs: Sequence[dict[str, Any]], report: str, measured: EvalConfig, truncated: str, size: str) -> str:
+    """Return the card: what the model is, the shipped run's report and every run side by side.
+
+    `measured` are the settings of the shipped run's evaluation, `truncated` the share of completions it cut.
+    """
     from lhrm_train.suite.mix import KINDS
 
     shipped = next(run for run in runs if run["shipped"])["figures"]
@@ -57,10 +60,11 @@ def model_card(runs: Sequence[dict[str, Any]], report: str, config: RunConfig, s
         think=THINK_OPEN, no_think=NO_THINK_OPEN, size=size, kinds=", ".join(KINDS), closed=", ".join(closed)
     )
     method = f"""## Evaluation
-{shipped["prompts"]} test prompts of the fixed mix in `lhrm_train/suite/mix.py`, {config.eval.samples} samples per
-forced mode at temperature {config.eval.temperature:g}. Free choice: think iff P(think) >= 0.5. Hybrid Accuracy: share
-of prompts where the free choice is the mode with the higher mean score; means within {config.eval.margin:g} go to the
-shorter mode. {shipped["failing_no_think"]:.1%} of the prompts fail in no-think (mean score under 0.5), and
+{shipped["prompts"]} test prompts of the fixed mix in `lhrm_train/suite/mix.py`, {measured.samples} samples per
+forced mode at temperature {measured.temperature:g} and at most {measured.max_new_tokens} new tokens ({truncated} of the
+completions were cut), scored by equality with the reference. Free choice: think iff P(think) >= 0.5. Hybrid Accuracy:
+share of prompts where the free choice is the mode with the higher mean score; means within {measured.margin:g} go to
+the shorter mode. {shipped["failing_no_think"]:.1%} of the prompts fail in no-think (mean score under 0.5), and
 {shipped["no_think_violations"]:.2%} of the no-think outputs hold a tag or run longer than the reference + 4 tokens.
 The oracle always picks the better mode. Before HGPO the choice was uninformed: think rate
 {shipped["hft_think_rate"]:.2f}, Hybrid Accuracy {shipped["hft_hacc"]:.3f}. Tokens are completion tokens; a saving holds

@@ -62,17 +62,16 @@ def curve(rows: Sequence[Row]) -> list[ThresholdPoint]:
 def reference_points(rows: Sequence[Row], margin: float) -> dict[str, Point]:
     """Return the policies to hold the curve against; empty when no row has a choice to make.
 
-    Random flips a fair coin per prompt; the oracle takes the better mode (see `better_mode`) of every prompt.
+    The oracle takes the better mode (see `better_mode`) of every prompt.
     """
     mine = deciding(rows)
     if not mine:
         return {}
     s = summarise(mine, margin)
-    coin = Point((s.accuracy_think + s.accuracy_no_think) / 2, (s.tokens_think + s.tokens_no_think) / 2, 0.5)
     return {
         "always no-think": Point(s.accuracy_no_think, s.tokens_no_think, 0.0),
         "always think": Point(s.accuracy_think, s.tokens_think, 1.0),
-        "random": coin,
+        "random": Point(s.accuracy_random, s.tokens_random, 0.5),
         "free choice": Point(s.accuracy_free, s.tokens_free, s.think_rate),
         "oracle": Point(s.accuracy_oracle, s.tokens_oracle, s.hacc_always_think),
     }

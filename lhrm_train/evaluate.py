@@ -1,36 +1,18 @@
-"""Evaluation: sample every mode on given prompts and keep one raw row per prompt."""
+"""Ask a sampler problems and grade what comes: one raw row per prompt."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lhrm_train.config import EvalConfig, RewardConfig
-from lhrm_train.format import ChatTokenizer, Message, Mode
+from lhrm_train.config import EvalConfig
+from lhrm_train.format import Message, Mode
 from lhrm_train.grading import Graded, Grader, mode_samples
 from lhrm_train.problems import Problem
-from lhrm_train.rows import ContextRow, ModeSamples, Row, read_context_rows, read_rows, write_rows
-from lhrm_train.samplers import Decision, LocalSampler, Sampler, derived_seed, load_for_evaluation
+from lhrm_train.rows import ContextRow, Row
+from lhrm_train.samplers import Decision, Sampler, derived_seed
 from lhrm_train.suite import mix
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-__all__ = [
-    "ContextRow",
-    "ModeSamples",
-    "Row",
-    "context_rows",
-    "evaluate",
-    "load_for_evaluation",
-    "read_context_rows",
-    "read_rows",
-    "sample_rows",
-    "write_rows",
-]
 
 
 def sample_rows(
@@ -74,14 +56,6 @@ def _row(problem: Problem, index: int, decision: Decision, graded: dict[Mode, li
     )
 
 
-def evaluate(checkpoint: Path, config: EvalConfig) -> list[Row]:
-    """Return the rows of `checkpoint` on the first `config.prompts` prompts of the suite's `config.split`."""
-    lm, tokenizer = load_for_evaluation(checkpoint)
-    sampler = LocalSampler(lm, tokenizer, config, progress="evaluate")
-    problems = dict(enumerate(item.problem for item in mix.fixed_items(config.prompts, config.seed, config.split)))
-    return sample_rows(sampler, Grader(RewardConfig(), tokenizer), problems, config.samples, config.seed)
-
-
 def _variants(item: mix.Item, rng: random.Random, split: str) -> dict[str, tuple[Message, ...]]:
     question = item.messages[-1]
     turns: list[Message] = []
@@ -92,26 +66,42 @@ def _variants(item: mix.Item, rng: random.Random, split: str) -> dict[str, tuple
     return {"bare": (question,), "system": (system, question), "two turns": (*turns, question)}
 
 
-def context_rows(lm: PreTrainedModel, tokenizer: ChatTokenizer, config: EvalConfig, questions: int) -> list[ContextRow]:
-    """Ask the same questions bare, with a system message and after two turns, in the mode the model chooses."""
+def context_problems(config: EvalConfig) -> list[Problem]:
+    """Return the same questions bare, with a system message and after two turns; `context` names which."""
     rng = random.Random(f"contexts-{config.seed}")
-    items = mix.fixed_items(questions, config.seed + 1, config.split)
-    asked = [
-        (variant, replace(item.problem, messages=messages))
-        for item in items
+    return [
+        replace(item.problem, messages=messages, context=variant)
+        for item in mix.fixed_items(config.context_questions, config.seed + 1, config.split)
         for variant, messages in _variants(item, rng, config.split).items()
     ]
-    sampler, grader = LocalSampler(lm, tokenizer, config, progress="contexts"), Grader(RewardConfig(), tokenizer)
-    free = [decision.p_think or 0.0 for decision in sampler.decide([problem for _, problem in asked])]
-    scores: list[tuple[float, ...]] = [()] * len(asked)
-    for mode in Mode:
-        mine = [i for i, p_think in enumerate(free) if (p_think >= 0.5) == (mode is Mode.THINK)]
-        problems = [asked[i][1] for i in mine]
-        drawn = sampler.complete(problems, mode, max(1, config.samples // 2), derived_seed(config.seed, mode.value))
-        for i, problem, group in zip(mine, problems, drawn, strict=True):
+
+
+def sample_contexts(
+    sampler: Sampler, grader: Grader, problems: Mapping[int, Problem], samples: int, seed: int
+) -> list[ContextRow]:
+    """Ask every problem in the mode the model chooses and grade what comes. Raises what `sample_rows` raises."""
+    decisions = dict(zip(problems, sampler.decide(list(problems.values())), strict=True))
+    scores: dict[int, tuple[float, ...]] = dict.fromkeys(problems, ())
+    for mode in sampler.modes:
+        mine = {i: problems[i] for i, one in decisions.items() if one.p_think is not None and _chosen(one) is mode}
+        drawn = sampler.complete(list(mine.values()), mode, samples, derived_seed(seed, mode.value))
+        for (i, problem), group in zip(mine.items(), drawn, strict=True):
             graded = [grader.grade(problem, mode, completion).score for completion in group]
             scores[i] = tuple(score for score in graded if score is not None)
     return [
-        ContextRow(variant, problem.kind, problem.level, problem.key, free[i], scores[i])
-        for i, (variant, problem) in enumerate(asked)
+        ContextRow(
+            variant=problem.context,
+            kind=problem.kind,
+            level=problem.level,
+            key=problem.key,
+            p_think=decisions[i].p_think,
+            scores=scores[i],
+            index=i,
+            error=decisions[i].error,
+        )
+        for i, problem in problems.items()
     ]
+
+
+def _chosen(decision: Decision) -> Mode:
+    return Mode.THINK if (decision.p_think or 0.0) >= 0.5 else Mode.NO_THINK

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lhrm_train.atomic import write_text
 from lhrm_train.config import ConfigError
 from lhrm_train.curve import ThresholdPoint, curve, curve_table, reference_points
 from lhrm_train.intervals import interval_table, intervals
+from lhrm_train.measure import ROWS, read_settings
 from lhrm_train.plots import plot_curve, plot_difficulty
 from lhrm_train.report import counted, detail_table, key_figures, key_line, markdown, overall_table, policy_table, shown
-from lhrm_train.rows import ModeSamples, Row, RowLog, known_mean
+from lhrm_train.rows import ModeSamples, Row, known_mean, row_log
 
-# What an evaluation's directory holds.
-ROWS, SETTINGS, REPORT = "rows.jsonl", "settings.json", "report.md"
-DIFFICULTY, CURVE = "difficulty.png", "curve.png"
+# What a report's directory holds beside rows and settings.
+REPORT, DIFFICULTY, CURVE = "report.md", "difficulty.png", "curve.png"
+TRUNCATED_WARNING = 0.05  # of the completions
 
 
 def report_from_rows(out: Path) -> str:
@@ -25,11 +26,9 @@ def report_from_rows(out: Path) -> str:
 
     Raises ConfigError when `out` is not an evaluation's directory or not one of its rows can be used.
     """
-    if not (out / SETTINGS).is_file():
-        raise ConfigError(f"{out / SETTINGS} not found: not the directory of an evaluation")
-    settings = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
+    settings = read_settings(out)
     analysis = settings["analysis"]
-    rows = sorted(RowLog(out / ROWS).read(), key=lambda row: row.index)
+    rows = sorted(row_log(out / ROWS).read(), key=lambda row: row.index)
     if not counted(rows):
         raise ConfigError(f"{out / ROWS} has no row with a valid sample of every mode")
     margin = float(analysis["margin"])
@@ -37,7 +36,7 @@ def report_from_rows(out: Path) -> str:
     points = curve(rows)
     parts = [
         f"# Evaluation of {settings['sampling']['model']}",
-        _settings_text(settings, rows),
+        settings_text(settings, rows),
         "## Policies\n\n" + policy_table(rows, margin),
         "## Intervals\n\n" + _interval_note(analysis) + "\n\n" + interval_table(found, analysis["confidence"]),
         "## Thresholds\n\n" + _curve_text(points),
@@ -45,20 +44,61 @@ def report_from_rows(out: Path) -> str:
         "## Quality of the samples\n\n" + _quality_table(rows),
     ]
     text = "\n\n".join(parts) + "\n"
-    (out / REPORT).write_text(text, encoding="utf-8")
+    write_text(out / REPORT, text)
     plot_difficulty(rows, margin, out / DIFFICULTY)
     if points:
         plot_curve(points, reference_points(rows, margin), out / CURVE)
     return text + "\n" + key_line(_figures(rows, margin))
 
 
-def _settings_text(settings: dict[str, Any], rows: Sequence[Row]) -> str:
+def data_text(data: Mapping[str, Any]) -> str:
+    """Return one line about where the questions are from and what was left out on the way; empty if unknown."""
+    if "source" not in data:
+        return ""
+    counts = [f"{name} {number}" for name, number in (data["cleaning"] or {}).items()]
+    counts += [f"asked {data['asked']}"]
+    if data["not_asked"]:
+        counts += [f"not asked {data['not_asked']} (eval.prompts)"]
+    if data["held_out"]:
+        counts += [f"held out for the savings calibration {data['held_out']}"]
+    return f"Questions of {data['source']}: {', '.join(counts)}."
+
+
+def _truncated(samples: Sequence[ModeSamples]) -> float:
+    return known_mean(flag for one in samples for flag in one.truncated)
+
+
+def truncated_share(rows: Sequence[Row]) -> float:
+    """Return the share of all completions that were cut at the limit; NaN where it is not known."""
+    return _truncated([samples for row in rows for samples in (row.think, row.no_think)])
+
+
+def _cut_text(settings: dict[str, Any], rows: Sequence[Row]) -> str:
+    """Return the share of completions that were cut, per mode, with a warning where it is large."""
+    think, no_think = _truncated([row.think for row in rows]), _truncated([row.no_think for row in rows])
+    limit = settings["sampling"]["max_new_tokens"]
+    text = f"Cut at {limit} new tokens: {shown(think, '.1%')} of think, {shown(no_think, '.1%')} of no-think."
+    every = truncated_share(rows)
+    if every > TRUNCATED_WARNING:
+        text += (
+            f"\n\n**Warning: {every:.1%} of the completions were cut at max_new_tokens = {limit} and count as wrong. "
+            f"Raise eval.max_new_tokens.**"
+        )
+    return text
+
+
+def settings_text(settings: dict[str, Any], rows: Sequence[Row]) -> str:
+    """Return in words what was measured, how, and what went wrong."""
     sampling, margin = settings["sampling"], settings["analysis"]["margin"]
+    scorers = ", ".join(f"{name} ({count})" for name, count in settings["data"]["scorers"].items())
     lines = [
         f"{len(rows)} of {sampling['prompts']} prompts, {sampling['samples']} samples per mode at temperature "
-        f"{sampling['temperature']:g}, at most {sampling['max_new_tokens']} new tokens, seed {sampling['seed']}. "
+        f"{sampling['temperature']:g}, at most {sampling['max_new_tokens']} new tokens, seed {sampling['seed']}; "
+        f"scored by {scorers}. "
         f"Free choice: think iff P(think) >= 0.5. Hybrid Accuracy: the share of prompts whose free choice is the mode "
-        f"with the higher mean score; means within {margin:g} go to the mode with fewer tokens."
+        f"with the higher mean score; means within {margin:g} go to the mode with fewer tokens.",
+        data_text(settings["data"]),
+        _cut_text(settings, rows),
     ]
     left_out = [row for row in rows if not row.counts]
     invalid = sum(row.invalid for row in rows)
@@ -73,7 +113,7 @@ def _settings_text(settings: dict[str, Any], rows: Sequence[Row]) -> str:
             "This endpoint reports no P(think) and takes no mode: it is measured as a model that always thinks, and "
             "everything that needs a choice is absent."
         )
-    return "\n\n".join(lines)
+    return "\n\n".join(filter(None, lines))
 
 
 def _interval_note(analysis: dict[str, Any]) -> str:
@@ -98,7 +138,7 @@ def _quality_table(rows: Sequence[Row]) -> str:
 def _qualities(samples: Sequence[ModeSamples]) -> list[float]:
     return [
         known_mean(score is None for one in samples for score in one.scores),
-        known_mean(flag for one in samples for flag in one.truncated),
+        _truncated(samples),
         known_mean(flag for one in samples for flag in one.leaked),
         known_mean(flag for one in samples for flag in one.overlong),
         known_mean(None if count is None else count > 0 for one in samples for count in one.leak_words),
@@ -107,12 +147,11 @@ def _qualities(samples: Sequence[ModeSamples]) -> list[float]:
 
 def _figures(rows: Sequence[Row], margin: float) -> dict[str, float]:
     """Return the key figures that were measured."""
-    samples = [(row.think, row.no_think) for row in rows]
     figures = {
         **key_figures(rows, margin),
         "prompts_left_out": sum(not row.counts for row in rows),
         "invalid_samples": sum(row.invalid for row in rows),
-        "truncated_think": round(known_mean(flag for think, _ in samples for flag in think.truncated), 4),
-        "truncated_no_think": round(known_mean(flag for _, no_think in samples for flag in no_think.truncated), 4),
+        "truncated_think": round(_truncated([row.think for row in rows]), 4),
+        "truncated_no_think": round(_truncated([row.no_think for row in rows]), 4),
     }
     return {name: value for name, value in figures.items() if not math.isnan(value)}

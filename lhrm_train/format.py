@@ -18,6 +18,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from lhrm_train.atomic import write_json
+
 FORMAT_VERSION = 1
 MANIFEST_NAME = "lhrm.json"
 
@@ -164,9 +166,8 @@ class Manifest:
             raise FormatError(f"{path}: malformed manifest: {exc}") from exc
 
     def save(self, directory: str | Path) -> None:
-        """Write ``lhrm.json`` into `directory`."""
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        (Path(directory) / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+        """Write ``lhrm.json`` into `directory`; one that is there is replaced in one step. Raises OSError."""
+        write_json(Path(directory) / MANIFEST_NAME, asdict(self))
 
 
 class ChatTokenizer:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lhrm_train.config import ConfigError, RewardConfig
+from lhrm_train.config import RewardConfig
 from lhrm_train.format import ChatTokenizer, Mode
 from lhrm_train.problems import Problem
-from lhrm_train.rewards import Judge, ScoreError, Scorer, scorer
+from lhrm_train.rewards import Judge, Judged
 from lhrm_train.rows import ModeSamples
 from lhrm_train.samplers import Answered, Completion, Failed, Generated
 
@@ -48,13 +48,11 @@ class Grader:
     def __init__(self, config: RewardConfig, tokenizer: ChatTokenizer | None) -> None:
         self._config = config
         self._tokenizer = tokenizer
-        self._judge = None if tokenizer is None else Judge(tokenizer, config)
-        self._texts = _TextJudge(config)
+        self._judge = Judge(tokenizer, config)
 
     def check(self, problems: Iterable[Problem]) -> None:
         """Raise ConfigError now for a scorer that some problem names and that cannot be had."""
-        for problem in problems:
-            self._texts.scorer_of(problem)
+        self._judge.check(problems)
 
     def grade(self, problem: Problem, mode: Mode, completion: Completion) -> Graded:
         """Grade one completion. A scorer that fails and an answer that did not come have no score.
@@ -64,62 +62,43 @@ class Grader:
         if isinstance(completion, Failed):
             return Graded(error=completion.reason[:ERROR_CHARS])
         if isinstance(completion, Answered):
-            return self._texts.grade(problem, mode, completion)
+            return self._text(problem, mode, completion)
         return self._ids(problem, mode, completion)
 
     def _ids(self, problem: Problem, mode: Mode, completion: Generated) -> Graded:
-        if self._judge is None or self._tokenizer is None:
-            raise ValueError("ids cannot be graded without a tokenizer")
         judged = self._judge.judge(problem, mode, completion.ids)
-        overlong = judged.overlong
-        if (problem.scorer or self._config.scorer) == "exact":
-            # Nothing but the reference is right here, so whatever goes beyond it was not needed.
-            overlong |= judged.answer_tokens > len(self._tokenizer.encode_text(problem.reference)) + LONG_MARGIN_TOKENS
-        first = self._judge.first_failure.strip().rpartition("\n")[2]
         return Graded(
-            score=judged.score if judged.valid else None,
+            score=_known(judged.score),
             tokens=judged.completion_tokens,
             leaked=judged.leaked,
-            overlong=overlong,
+            overlong=judged.overlong or self._goes_on(problem, judged),
             truncated=judged.truncated,
             leak_words=judged.leak_words,
-            error="" if judged.valid else f"the scorer failed, first with {first}"[:ERROR_CHARS],
+            error=_failure(judged.error),
         )
 
+    def _text(self, problem: Problem, mode: Mode, answer: Answered) -> Graded:
+        verdict = self._judge.judge_text(problem, mode, answer.text, answer.completion_tokens, answer.well_formed)
+        return Graded(
+            score=_known(verdict.score),
+            tokens=answer.completion_tokens,
+            leaked=None,  # only ids tell a tag from its spelling
+            overlong=verdict.overlong,
+            truncated=answer.truncated,
+            leak_words=verdict.leak_words,
+            error=_failure(verdict.error),
+        )
 
-class _TextJudge:
-    """Judge's rules on a text: what only ids tell (a tag in the body) stays unknown."""
+    def _goes_on(self, problem: Problem, judged: Judged) -> bool:
+        """Tell whether an answer is longer than its reference where nothing but the reference is right."""
+        if self._tokenizer is None or (problem.scorer or self._config.scorer) != "exact":
+            return False
+        return judged.answer_tokens > len(self._tokenizer.encode_text(problem.reference)) + LONG_MARGIN_TOKENS
 
-    def __init__(self, config: RewardConfig) -> None:
-        self._config = config
-        self._scorers: dict[str, Scorer] = {}
-        self._leaks = [
-            re.compile(r"(?<!\w)" + r"\s+".join(map(re.escape, parts)) + r"(?!\w)", re.IGNORECASE)
-            for parts in dict.fromkeys(tuple(word.casefold().split()) for word in config.leak_words)
-        ]
 
-    def scorer_of(self, problem: Problem) -> Scorer:
-        name = problem.scorer or self._config.scorer
-        if name not in self._scorers:
-            self._scorers[name] = scorer(name, self._config)
-        return self._scorers[name]
+def _known(score: float) -> float | None:
+    return None if math.isnan(score) else score
 
-    def grade(self, problem: Problem, mode: Mode, answer: Answered) -> Graded:
-        direct, config = mode is Mode.NO_THINK, self._config
-        leak_words = sum(bool(leak.search(answer.text)) for leak in self._leaks) if direct else 0
-        overlong = direct and 0 < config.no_think_max_tokens < answer.completion_tokens
-        allowed = not overlong and not (config.leak_words_fail and leak_words)
-        score, error = self._score(problem, answer.text) if answer.well_formed and allowed else (0.0, "")
-        return Graded(score, answer.completion_tokens, None, overlong, answer.truncated, leak_words, error)
 
-    def _score(self, problem: Problem, text: str) -> tuple[float | None, str]:
-        rate = self.scorer_of(problem)
-        try:
-            score = float(rate(problem, text))
-            if not 0 <= score <= 1:
-                raise ScoreError(f"score {score} is not in [0, 1]")
-        except ConfigError:
-            raise  # no answer can be scored: stop instead of measuring nothing
-        except Exception as exc:  # noqa: BLE001  # whatever a scorer does, one answer must not end the run
-            return None, f"the scorer failed with {type(exc).__name__}: {exc}"[:ERROR_CHARS]
-        return score, ""
+def _failure(error: str) -> str:
+    return f"the scorer failed with {error}"[:ERROR_CHARS] if error else ""

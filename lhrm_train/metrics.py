@@ -9,15 +9,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from lhrm_train.atomic import write_bytes
+
 METRICS_NAME = "metrics.jsonl"
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """Return the rows of a finished or running stage, None where a mean was of nothing; empty without a file."""
-    path = directory / METRICS_NAME
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Return the rows of a finished or running stage, None where a mean was of nothing; empty without a file.
+
+    A last line without its end, left by a killed process or a full disk, is not a row.
+    """
+    return [json.loads(line) for line in _whole_lines(directory / METRICS_NAME)]
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
 
 
 class MetricsLog:
@@ -33,19 +39,16 @@ class MetricsLog:
         if not active:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_metrics(directory) if row["step"] <= done]
         path = directory / METRICS_NAME
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        _keep_until(path, done)
         self._file = path.open("a", encoding="utf-8")
         self._board = _board(directory / "tensorboard", done)
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Append the row of step ``row["step"]``."""
+        """Append the row of step ``row["step"]``; fractions keep 6 significant digits."""
         if self._file is None:
             return
-        # JSON has no NaN.
-        finite = {name: round(value, 5) if math.isfinite(value) else None for name, value in row.items()}
-        self._file.write(json.dumps(finite) + "\n")
+        self._file.write(json.dumps({name: _rounded(value) for name, value in row.items()}) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in row.items():
@@ -62,6 +65,19 @@ class MetricsLog:
             self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _keep_until(path: Path, done: int) -> None:
+    """Cut the rows after step `done` and half a last line; a file without either is not touched."""
+    kept = b"".join(line + b"\n" for line in _whole_lines(path) if json.loads(line)["step"] <= done)
+    if path.is_file() and path.stat().st_size != len(kept):
+        write_bytes(path, kept)
+
+
+def _rounded(value: float) -> float | None:
+    if not math.isfinite(value):
+        return None  # JSON has no NaN
+    return value if value == int(value) else float(f"{value:.6g}")
 
 
 def _board(directory: Path, done: int) -> Any | None:

@@ -10,6 +10,8 @@ from lhrm_train.format import Mode
 from lhrm_train.rows import ContextRow, Row, known_mean, mean
 
 RANDOM_HACC = 0.5
+# Means of a few samples are fractions such as 1 - 4/5: their difference may miss the margin by a rounding error.
+MARGIN_TOLERANCE = 1e-9
 
 
 def better_mode(row: Row, margin: float) -> Mode:
@@ -21,7 +23,7 @@ def better_mode(row: Row, margin: float) -> Mode:
     if not row.decides:
         return Mode.THINK
     think, no_think = row.think.score, row.no_think.score
-    if abs(think - no_think) > margin:
+    if abs(think - no_think) > margin + MARGIN_TOLERANCE:
         return Mode.THINK if think > no_think else Mode.NO_THINK
     return Mode.THINK if row.think.mean_tokens < row.no_think.mean_tokens else Mode.NO_THINK
 
@@ -91,6 +93,16 @@ class Summary:
     hacc_always_no_think: float
     failing_no_think: float
     no_think_violations: float
+
+    @property
+    def accuracy_random(self) -> float:
+        """Expected accuracy of a fair coin per prompt."""
+        return (self.accuracy_think + self.accuracy_no_think) / 2
+
+    @property
+    def tokens_random(self) -> float:
+        """Expected completion tokens of a fair coin per prompt."""
+        return (self.tokens_think + self.tokens_no_think) / 2
 
     @property
     def cut(self) -> float:
@@ -222,15 +234,14 @@ def baseline_lines(rows: Sequence[Row], margin: float) -> str:
 def policy_table(rows: Sequence[Row], margin: float) -> str:
     """Return the free choice between the policies it must be compared with.
 
-    Random flips a fair coin per prompt; the oracle takes the better mode of every prompt.
+    The oracle takes the better mode of every prompt.
     """
     s = summarise(rows, margin)
-    coin = (s.accuracy_think + s.accuracy_no_think) / 2, (s.tokens_think + s.tokens_no_think) / 2
     policies = [("always think", s.accuracy_think, s.tokens_think, 1.0, s.hacc_always_think)]
     if not math.isnan(s.hacc):
         policies = [
             ("always no-think", s.accuracy_no_think, s.tokens_no_think, 0.0, s.hacc_always_no_think),
-            ("random", *coin, 0.5, RANDOM_HACC),
+            ("random", s.accuracy_random, s.tokens_random, 0.5, RANDOM_HACC),
             ("free choice", s.accuracy_free, s.tokens_free, s.think_rate, s.hacc),
             # Always-think is right exactly where the oracle thinks.
             ("oracle", s.accuracy_oracle, s.tokens_oracle, s.hacc_always_think, 1.0),
@@ -245,8 +256,9 @@ def policy_table(rows: Sequence[Row], margin: float) -> str:
 
 def context_accuracy(rows: Sequence[ContextRow]) -> dict[str, float]:
     """Return free-choice accuracy per conversation context."""
-    variants = sorted({row.variant for row in rows})
-    return {v: mean([mean(row.scores) for row in rows if row.variant == v and row.scores]) for v in variants}
+    asked = [row for row in rows if row.counts]
+    variants = sorted({row.variant for row in asked})
+    return {v: mean([mean(row.scores) for row in asked if row.variant == v]) for v in variants}
 
 
 def key_figures(rows: Sequence[Row], margin: float) -> dict[str, float]:

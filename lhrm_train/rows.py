@@ -6,10 +6,12 @@ import gzip
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from lhrm_train.atomic import write_bytes
 
 
 def mean(values: Sequence[float]) -> float:
@@ -98,17 +100,40 @@ class Row:
             return False
         return not self.decides or (self.p_think is not None and not math.isnan(self.no_think.score))
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of it has to be made again."""
+        return self.counts and not self.invalid
+
 
 @dataclass(frozen=True)
 class ContextRow:
-    """Free-choice scores of one question in one conversation context."""
+    """Free-choice scores of one question in one conversation context; none where the model could not be asked.
+
+    `index` is its place in what was evaluated (-1 in rows that were written before it existed).
+    """
 
     variant: str
     kind: str
     level: int
     key: str
-    p_think: float
+    p_think: float | None
     scores: tuple[float, ...]
+    index: int = -1
+    error: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether there is a valid sample."""
+        return bool(self.scores)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of it has to be made again."""
+        return self.counts and not self.error
+
+
+AnyRow = TypeVar("AnyRow", Row, ContextRow)
 
 
 def _lines(rows: Iterable[Row | ContextRow]) -> str:
@@ -121,10 +146,15 @@ def _row(raw: dict[str, Any]) -> Row:
     return Row(**raw)
 
 
+def _context_row(raw: dict[str, Any]) -> ContextRow:
+    return ContextRow(**{**raw, "scores": tuple(raw["scores"])})
+
+
 def write_rows(path: Path, rows: Iterable[Row | ContextRow]) -> None:
-    """Write rows as gzipped JSON lines; the same rows always give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(_lines(rows).encode(), mtime=0))
+    """Write rows as gzipped JSON lines; the same rows give the same bytes, and a file with these is not touched."""
+    data = gzip.compress(_lines(rows).encode(), mtime=0)
+    if not path.is_file() or path.read_bytes() != data:
+        write_bytes(path, data)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -134,17 +164,17 @@ def read_rows(path: Path) -> list[Row]:
 
 def read_context_rows(path: Path) -> list[ContextRow]:
     """Read what write_rows wrote from ContextRow objects."""
-    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-    return [ContextRow(**{**raw, "scores": tuple(raw["scores"])}) for raw in map(json.loads, lines)]
+    return [_context_row(json.loads(line)) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
 
 
-class RowLog:
+class RowLog(Generic[AnyRow]):
     """Rows as plain JSON lines that grow while an evaluation runs and survive its being killed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, parse: Callable[[dict[str, Any]], AnyRow]) -> None:
         self.path = path
+        self._parse: Callable[[dict[str, Any]], AnyRow] = parse
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[AnyRow]) -> None:
         """Add rows; they are on the disk when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
@@ -152,18 +182,25 @@ class RowLog:
             file.flush()
             os.fsync(file.fileno())
 
-    def read(self) -> list[Row]:
+    def read(self) -> list[AnyRow]:
         """Return the complete rows; a last line without its end, left by a killed process, is not one."""
         if not self.path.is_file():
             return []
         *whole, _ = self.path.read_bytes().split(b"\n")
-        return [_row(json.loads(line)) for line in whole]
+        return [self._parse(json.loads(line)) for line in whole]
 
-    def keep(self, rows: Sequence[Row]) -> None:
+    def keep(self, rows: Sequence[AnyRow]) -> None:
         """Leave only `rows` in the log, in one step; a log that holds just these is not touched."""
         wanted = _lines(rows).encode()
-        if not self.path.is_file() or self.path.read_bytes() == wanted:
-            return
-        fresh = self.path.with_suffix(".tmp")
-        fresh.write_bytes(wanted)
-        fresh.replace(self.path)
+        if self.path.is_file() and self.path.read_bytes() != wanted:
+            write_bytes(self.path, wanted)
+
+
+def row_log(path: Path) -> RowLog[Row]:
+    """Return the log of `Row` objects at `path`."""
+    return RowLog(path, _row)
+
+
+def context_log(path: Path) -> RowLog[ContextRow]:
+    """Return the log of `ContextRow` objects at `path`."""
+    return RowLog(path, _context_row)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lhrm_train.config import ConfigError, EvalConfig
+from lhrm_train.digest import weights_digest
 from lhrm_train.format import ChatTokenizer, Mode, encode_chat
 from lhrm_train.problems import Problem
 
@@ -89,18 +91,8 @@ def derived_seed(*parts: object) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def _weights_stamp(checkpoint: Path) -> str:
-    # Retraining into the same directory changes size or time; reading every byte of a large model takes minutes.
-    files = sorted(checkpoint.glob("*.safetensors"))
-    stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.blake2b(repr(stamps).encode(), digest_size=8).hexdigest()
-
-
 class LocalSampler:
-    """A checkpoint in this process, sampled with transformers. `source` is where its weights lie.
-
-    `progress` names a progress bar over the batches of a call; None shows none.
-    """
+    """A checkpoint in this process, sampled with transformers. `source` is where its weights lie."""
 
     modes = BOTH_MODES
 
@@ -110,13 +102,11 @@ class LocalSampler:
         tokenizer: ChatTokenizer,
         config: EvalConfig,
         source: Path | None = None,
-        progress: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self._lm = lm
         self._config = config
         self._source = source
-        self._progress = progress
 
     @classmethod
     def load(cls, checkpoint: Path, config: EvalConfig) -> LocalSampler:
@@ -125,9 +115,12 @@ class LocalSampler:
         return cls(lm, tokenizer, config, checkpoint)
 
     def describe(self) -> dict[str, str]:
-        """Return the checkpoint's name and a stamp of its weights."""
-        stamp = _weights_stamp(self._source) if self._source is not None else ""
-        return {"model": self.tokenizer.manifest.name, "weights": stamp}
+        """Return the checkpoint's name and a digest of its weights."""
+        return {"model": self.tokenizer.manifest.name, "weights": self._weights}
+
+    @cached_property
+    def _weights(self) -> str:
+        return weights_digest(self._source) if self._source is not None else ""
 
     def decide(self, problems: Sequence[Problem]) -> list[Decision]:
         """Read P(think) from the raw probabilities of the two opening tags."""
@@ -164,7 +157,6 @@ class LocalSampler:
                 config.temperature,
                 config.max_new_tokens,
                 config.batch,
-                self._progress and f"{self._progress} {mode.value}",
             )
         )
         out: list[list[Completion]] = []

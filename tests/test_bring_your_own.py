@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from lhrm_train.format import ChatTokenizer, Manifest
 from lhrm_train.metrics import read_metrics
 from lhrm_train.nano import build_tokenizer
-from lhrm_train.rows import RowLog
+from lhrm_train.rows import row_log
 
 TRAIN = [sys.executable, "-m", "lhrm_train"]
 RUN = """
@@ -136,9 +136,9 @@ def test_the_run_directory_explains_itself(run):
     card = (folder / "runs" / "README.md").read_text()
     assert "own_reward:right" in (folder / "runs" / "run.json").read_text()
     assert "prompts.jsonl" in card
-    rows = RowLog(folder / "runs" / "evaluation" / "rows.jsonl").read()
-    held_out = RowLog(folder / "runs" / "evaluation" / "calibration" / "rows.jsonl").read()
-    assert len(rows) + len(held_out) == 20
+    rows = row_log(folder / "runs" / "evaluation" / "rows.jsonl").read()
+    assert len(rows) == 20  # nothing is held out unless it is asked for
+    assert "Questions of test.jsonl: read 20" in (folder / "runs" / "evaluation" / "report.md").read_text()
     assert f"prompts={len(rows)}" in printed.splitlines()[-1]
     assert Manifest.load(folder / "runs" / "hgpo" / "checkpoint").evaluation["prompts"] == len(rows)
 
@@ -146,9 +146,11 @@ def test_the_run_directory_explains_itself(run):
 def test_another_evaluation_of_the_checkpoint(run):
     folder, _, _ = run
     arguments = ["eval", "--model", "runs/hgpo/checkpoint", "--data", "test.jsonl", "--out", "again"]
-    settings = ["--set", "eval.samples=1", "--set", "eval.max_new_tokens=16", "--set", "threads=1"]
-    printed = command(folder, *arguments, *settings)
+    printed = command(folder, *arguments, "--set", "eval.samples=1", "--set", "threads=1")
     assert "prompts=20" in printed.splitlines()[-1]
+    # Scored and cut as in the run, which nobody had to repeat.
+    assert "1 samples per mode at temperature 1, at most 16 new tokens" in printed
+    assert "scored by own_reward:right (20)" in printed
     assert (folder / "again" / "curve.png").stat().st_size > 1000
 
 

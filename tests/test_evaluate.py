@@ -7,14 +7,14 @@ import pytest
 from fake_gateway import fake_gateway, scripted
 from lhrm_server.engine_fake import Script
 
-from lhrm_train.config import ConfigError, EvalConfig, RewardConfig
+from lhrm_train.config import ConfigError, EvalConfig, RewardConfig, load_config
 from lhrm_train.evaluate import sample_rows
 from lhrm_train.evaluate_any import evaluate_any
 from lhrm_train.evaluation_report import report_from_rows
 from lhrm_train.format import Message, Mode, encode_answer
 from lhrm_train.grading import Graded, Grader
 from lhrm_train.problems import Problem
-from lhrm_train.rows import RowLog
+from lhrm_train.rows import row_log
 from lhrm_train.samplers import Answered, Decision, Failed, Generated, LocalSampler, SamplerError
 from lhrm_train.server_sampler import ServerSampler, find_endpoint
 from tests.tiny_model import tiny_llama
@@ -73,7 +73,7 @@ def key_values(report: str) -> dict[str, float]:
 
 
 def rows_of(out):
-    return RowLog(out / "rows.jsonl").read()
+    return row_log(out / "rows.jsonl").read()
 
 
 def test_an_evaluation_by_hand(tmp_path):
@@ -146,6 +146,8 @@ def test_a_finished_evaluation_asks_nothing(tmp_path):
         ("samples = 2, not 3", {"config": replace(CONFIG, samples=3)}),
         ("problems = ", {"problems": [problem(0, reference="1"), *PROBLEMS[1:]]}),
         ("problems = |prompts = 10, not 9", {"problems": PROBLEMS[:9]}),
+        ("problems = ", {"problems": [problem(0, fields={"json_schema": {}}), *PROBLEMS[1:]]}),
+        ("problems = ", {"problems": [problem(0, level=2), *PROBLEMS[1:]]}),
         ("reward = ", {"reward": RewardConfig(scorer="numeric")}),
     ],
 )
@@ -171,7 +173,7 @@ def test_rows_whose_order_changed_are_found_out(tmp_path):
     run(Scripted(), tmp_path)
     rows = rows_of(tmp_path)
     (tmp_path / "rows.jsonl").unlink()
-    RowLog(tmp_path / "rows.jsonl").append([replace(rows[0], index=3)])
+    row_log(tmp_path / "rows.jsonl").append([replace(rows[0], index=3)])
     with pytest.raises(ConfigError, match="row 3 with key 'k0' is of another problem"):
         run(Scripted(), tmp_path)
 
@@ -231,6 +233,73 @@ def test_a_scorer_that_fails_is_not_a_wrong_answer(tmp_path):
     assert "score 7.0 is not in [0, 1]" in rows[5].error
     figures = key_values(report)
     assert (figures["prompts"], figures["accuracy_free"], figures["invalid_samples"]) == (8, 0.5, 8)
+
+
+def test_every_sample_has_an_error_of_its_own(nano_tokenizer):
+    # The second failure once carried the text of the first.
+    grader = Grader(RewardConfig(scorer=f"{__name__}:moody"), nano_tokenizer)
+    errors = [
+        grader.grade(problem(index), Mode.NO_THINK, ids(nano_tokenizer, Mode.NO_THINK, "x")).error
+        for index in (4, 5, 6)
+    ]
+    assert errors[0] == "the scorer failed with RuntimeError: in a mood"
+    assert errors[1] == "the scorer failed with ScoreError: score 7.0 is not in [0, 1]"
+    assert errors[2] == ""
+
+
+@pytest.mark.parametrize("tokenizer", [False, True])
+def test_an_empty_leak_word_is_refused_for_texts_too(nano_tokenizer, tokenizer):
+    with pytest.raises(ConfigError, match="an empty word is in every answer"):
+        Grader(RewardConfig(leak_words=("wait", " ")), nano_tokenizer if tokenizer else None)
+
+
+class Cut(Scripted):
+    """Every `every`-th think answer is cut."""
+
+    every = 10
+
+    def _one(self, one, mode, rng):
+        cut = mode is Mode.THINK and int(one.reference) % self.every == 0
+        return replace(super()._one(one, mode, rng), truncated=cut, well_formed=not cut)
+
+
+@pytest.mark.parametrize(
+    ("every", "share", "warns"),
+    [
+        (10, "10.0% of think, 0.0% of no-think", False),  # one of ten prompts, in one of two modes: 5 %
+        (5, "20.0% of think, 0.0% of no-think", True),  # 10 %
+    ],
+)
+def test_the_report_says_how_it_scored_and_how_much_was_cut(tmp_path, every, share, warns):
+    sampler = Cut()
+    sampler.every = every
+    asked = [replace(one, scorer="numeric") if one.reference == "3" else one for one in PROBLEMS]
+    report = run(sampler, tmp_path, asked)
+    assert (
+        "2 samples per mode at temperature 1, at most 40 new tokens, seed 20001; scored by exact (9), numeric (1)."
+        in report
+    )
+    assert f"Cut at 40 new tokens: {share}." in report
+    assert ("**Warning: 10.0% of the completions were cut at max_new_tokens = 40" in report) is warns
+    assert ("Warning" in report) is warns
+
+
+def test_the_report_says_what_was_left_out_of_the_questions(tmp_path):
+    counts = {"read": 14, "duplicates": 3, "contaminated": 1, "kept": 10}
+    data = {"source": "test.jsonl", "cleaning": counts, "asked": 7, "not_asked": 1, "held_out": 2}
+    report = run(Scripted(), tmp_path, data=data)
+    wanted = (
+        "Questions of test.jsonl: read 14, duplicates 3, contaminated 1, kept 10, asked 7, not asked 1 (eval.prompts)"
+    )
+    assert f"{wanted}, held out for the savings calibration 2." in report
+    assert report_from_rows(tmp_path) == report
+
+
+def test_rows_without_settings_are_refused(tmp_path):
+    run(Scripted(), tmp_path)
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(ConfigError, match="nothing tells which model made these rows"):
+        run(Scripted(), tmp_path)
 
 
 def unusable(problem: Problem, answer: str) -> float:
@@ -376,13 +445,12 @@ def test_an_endpoint_without_modes_is_reported_as_always_thinking(tmp_path):
     assert "nan" not in report
 
 
-@pytest.mark.parametrize("name", ["samples", "chunk", "batch", "concurrency", "resamples", "max_new_tokens"])
-def test_settings_that_could_not_run_are_named(name):
-    with pytest.raises(ConfigError, match=f"eval.{name} = 0"):
-        EvalConfig(**{name: 0})
-
-
-@pytest.mark.parametrize("confidence", [0.0, 1.0])
-def test_an_interval_is_neither_empty_nor_everything(confidence):
-    with pytest.raises(ConfigError, match=f"eval.confidence = {confidence}"):
-        EvalConfig(confidence=confidence)
+@pytest.mark.parametrize(
+    "setting",
+    [f"{name}=0" for name in ("samples", "chunk", "batch", "concurrency", "resamples", "max_new_tokens", "confidence")]
+    + ["confidence=1.0"],
+)
+def test_settings_that_could_not_run_are_named(setting):
+    name, _, value = setting.partition("=")
+    with pytest.raises(ConfigError, match=rf"eval\.{name} = {float(value) if name == 'confidence' else value}: "):
+        load_config(None, [f"eval.{setting}"])

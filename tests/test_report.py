@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lhrm_train.calibration import calibrate, quantile
-from lhrm_train.evaluate import ModeSamples, Row, read_rows, write_rows
+from lhrm_train.curve import reference_points
 from lhrm_train.format import Mode
 from lhrm_train.report import (
     baseline_lines,
@@ -18,7 +18,7 @@ from lhrm_train.report import (
     summarise,
     upper_levels,
 )
-from lhrm_train.rows import RowLog
+from lhrm_train.rows import ModeSamples, Row, read_rows, row_log, write_rows
 
 
 def samples(scores, tokens, bad=False):
@@ -47,6 +47,41 @@ LONG, SHORT = [30, 30, 34, 34], [4, 4, 6, 6]
 )
 def test_better_mode(think, no_think, expected):
     assert better_mode(row(0.5, think, no_think), 0.2) is expected
+
+
+def share(right: int, of: int, tokens: int) -> ModeSamples:
+    return samples([1] * right + [0] * (of - right), [tokens] * of)
+
+
+@pytest.mark.parametrize(
+    ("right_think", "right_no_think", "of", "margin", "expected"),
+    [
+        # A lead of exactly the margin is within it, however its floats fall out: 0.8 - 0.6 > 0.2 > 1.0 - 0.8.
+        (4, 3, 5, 0.2, Mode.NO_THINK),
+        (5, 4, 5, 0.2, Mode.NO_THINK),
+        (3, 2, 5, 0.2, Mode.NO_THINK),
+        (5, 3, 5, 0.2, Mode.THINK),
+        (8, 7, 8, 0.125, Mode.NO_THINK),
+        (3, 1, 8, 0.25, Mode.NO_THINK),
+        (8, 6, 8, 0.125, Mode.THINK),
+        (10, 8, 10, 0.2, Mode.NO_THINK),
+        (9, 7, 10, 0.2, Mode.NO_THINK),
+        (8, 6, 10, 0.2, Mode.NO_THINK),
+        (3, 1, 10, 0.2, Mode.NO_THINK),
+        (4, 1, 10, 0.2, Mode.THINK),
+        (10, 9, 10, 0.1, Mode.NO_THINK),
+        (3, 2, 10, 0.1, Mode.NO_THINK),
+    ],
+)
+def test_a_lead_of_exactly_the_margin_is_no_lead(right_think, right_no_think, of, margin, expected):
+    one = row(0.5, share(right_think, of, 30), share(right_no_think, of, 5))
+    assert better_mode(one, margin) is expected
+    # The same lead the other way round: now thinking is the mode with fewer tokens.
+    other = row(0.5, share(right_no_think, of, 5), share(right_think, of, 30))
+    assert better_mode(other, margin) is (Mode.NO_THINK if expected is Mode.THINK else Mode.THINK)
+    # Report and curve count by the same rule.
+    assert summarise([one], margin).hacc_always_think == float(expected is Mode.THINK)
+    assert reference_points([one], margin)["oracle"].tokens == (30 if expected is Mode.THINK else 5)
 
 
 def test_summary_by_hand():
@@ -215,7 +250,7 @@ def test_rows_from_before_the_newer_fields_are_still_read(tmp_path, nano_dir):
 def test_an_invalid_score_is_null_on_the_disk(tmp_path):
     broken = ModeSamples((None, 0.5), (None, 7), (None, False), (None, False), (None, True), (None, 2))
     one = Row("add", 1, False, "bare", "k", 20, None, None, broken, ModeSamples(), 4, "no answer")
-    log = RowLog(tmp_path / "deep" / "rows.jsonl")
+    log = row_log(tmp_path / "deep" / "rows.jsonl")
     log.append([one])
     raw = json.loads(log.path.read_text())
     assert (raw["think"]["scores"], raw["think"]["tokens"], raw["p_think"]) == ([None, 0.5], [None, 7], None)
@@ -226,7 +261,7 @@ def test_an_invalid_score_is_null_on_the_disk(tmp_path):
 
 def test_a_log_keeps_its_whole_lines_after_a_kill(tmp_path):
     rows = [row(p, samples(RIGHT, LONG), samples(WRONG, SHORT)) for p in (0.1, 0.2, 0.3)]
-    log = RowLog(tmp_path / "rows.jsonl")
+    log = row_log(tmp_path / "rows.jsonl")
     assert log.read() == []
     log.append(rows[:2])
     log.append(rows[2:])

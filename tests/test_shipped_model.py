@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 
 from lhrm_train.config import EvalConfig
-from lhrm_train.evaluate import read_rows
 from lhrm_train.format import Manifest
 from lhrm_train.report import baseline_lines, overall_table, summarise
+from lhrm_train.rows import read_rows
 from lhrm_train.suite import mix
 from lhrm_train.suite_report import figures_of, report_text
 

@@ -1,11 +1,17 @@
 """The ``lhrm-train`` command: what it refuses, in one line, and what a dry run prints."""
 
+import errno
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from lhrm_train.__main__ import main
+from lhrm_train.config import ConfigError
 
 
 def call(*arguments, cwd=ROOT):
@@ -31,6 +37,8 @@ def call(*arguments, cwd=ROOT):
         (("eval", "--model", "nowhere", "--data", "suite", "--out", "{tmp}/x"), 1, "not an LHRM checkpoint"),
         (("eval", "--url", "localhost:1", "--data", "suite", "--out", "{tmp}/x"), 1, "does not start with http"),
         (("init", "--base", "nowhere", "--out", "{tmp}/x"), 1, "nowhere"),
+        (("eval", "--url", "http://localhost:1", "--data", "suite", "--out", "{tmp}/x", "--calibrate"), 1, "--model"),
+        (("publish", "{tmp}/run", "--into", "{tmp}/x"), 1, "run.json not found: not the directory of a run"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, arguments, code, message):
@@ -42,13 +50,74 @@ def test_mistakes_are_one_line(tmp_path, arguments, code, message):
     assert "Traceback" not in done.stderr
 
 
+def call_here(monkeypatch, capsys, *arguments):
+    """Run the command in this process; returns its status and the lines on stderr."""
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # or it would start itself anew
+    monkeypatch.setattr(sys, "argv", ["lhrm-train", *arguments])
+    status = main()
+    return status, capsys.readouterr().err.splitlines()
+
+
+def raising(error):
+    def instead(*arguments, **options):
+        raise error
+
+    return instead
+
+
+INIT = ("init", "--base", "b", "--out", "o")
+EVAL = ("eval", "--url", "http://localhost:1", "--data", "suite", "--out", "o")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "error", "status", "line"),
+    [
+        (INIT, "init.init_base", KeyboardInterrupt(), 130, "interrupted"),
+        (EVAL, "evaluation.run_evaluation", KeyboardInterrupt(), 130, "interrupted; the same command goes on"),
+        (EVAL, "evaluation.run_evaluation", OSError(errno.ENOSPC, "No space left on device", "rows.jsonl"), 1,
+         "[Errno 28] No space left on device: 'rows.jsonl'"),
+        (EVAL, "evaluation.run_evaluation", ConfigError("two\n  lines"), 1, "two lines"),
+    ],
+)  # fmt: skip
+def test_what_ends_a_command_is_one_line(monkeypatch, capsys, arguments, where, error, status, line):
+    monkeypatch.setattr(f"lhrm_train.{where}", raising(error))
+    assert call_here(monkeypatch, capsys, *arguments) == (status, [f"lhrm-train: {line}"])
+
+
+def test_a_directory_without_permission_or_a_full_disk(monkeypatch, capsys):
+    status, lines = call_here(monkeypatch, capsys, "prompts", "--count", "1", "--out", "/dev/full")
+    assert (status, len(lines)) == (1, 1)
+    assert "No space left on device" in lines[0]
+
+
+@pytest.mark.parametrize(("flags", "overwrite"), [((), False), (("--overwrite",), True)])
+def test_init_overwrites_only_when_told_to(monkeypatch, capsys, flags, overwrite):
+    asked = []
+    monkeypatch.setattr("lhrm_train.init.init_base", lambda *arguments, **options: asked.append((arguments, options)))
+    assert call_here(monkeypatch, capsys, *INIT, *flags) == (0, [])
+    assert asked == [(("b", Path("o"), None, 0), {"overwrite": overwrite})]
+
+
+def test_an_evaluation_starts_from_the_settings_of_the_run(monkeypatch, capsys, tmp_path, nano_tokenizer):
+    recipe = {"reward": {"scorer": "math"}, "eval": {"max_new_tokens": 8192}}
+    replace(nano_tokenizer.manifest, recipe=recipe).save(tmp_path)
+    asked = []
+    monkeypatch.setattr("lhrm_train.evaluation.run_evaluation", lambda *arguments, **options: asked.append(arguments))
+    what = ("eval", "--model", str(tmp_path), "--data", "suite", "--out", "o")
+    assert call_here(monkeypatch, capsys, *what) == (0, [])
+    assert call_here(monkeypatch, capsys, *what, "--set", "eval.max_new_tokens=9") == (0, [])
+    found = [(config.reward.scorer, config.eval.max_new_tokens) for *_, config, _ in asked]
+    assert found == [("math", 8192), ("math", 9)]
+
+
 def test_a_dry_run_of_a_recipe_whose_base_is_not_here(tmp_path):
     done = call("run", "qwen2.5-7b", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "base: Qwen/Qwen2.5-Math-7B, 7620.0 million parameters"
     assert "were not tried" in lines[1]
-    assert [line.split(" (estimate)")[0] for line in lines[2:]] == ["HFT", "HGPO"]
+    estimates = [line for line in lines[2:] if "(estimate)" in line]
+    assert [line.split(" (estimate)")[0] for line in estimates] == ["HFT", "HGPO"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,9 +11,8 @@ import torch
 
 from lhrm_train import train_hgpo as train_hgpo_module
 from lhrm_train.checkpoint import load_model
-from lhrm_train.config import BaseConfig, ConfigError, EvalConfig, HFTConfig, HGPOConfig, LoraConfig, RewardConfig
+from lhrm_train.config import BaseConfig, ConfigError, HFTConfig, HGPOConfig, LoraConfig, RewardConfig
 from lhrm_train.data import Sample, collate, share_prompts
-from lhrm_train.evaluate import context_rows, evaluate, load_for_evaluation
 from lhrm_train.format import ChatTokenizer, Manifest, Mode
 from lhrm_train.loop import take_steps
 from lhrm_train.loss import LossInputs, policy_loss
@@ -23,9 +22,9 @@ from lhrm_train.objectives.base import winner
 from lhrm_train.optim import NonFiniteLossError, Optimizers, cosine, trapezoid
 from lhrm_train.rewards import Judged
 from lhrm_train.rollout import choices, generate_forced
+from lhrm_train.samplers import load_for_evaluation
 from lhrm_train.scorer import TokenScorer, target_logprobs
 from lhrm_train.stop import InterruptedRunError
-from lhrm_train.suite import mix
 from lhrm_train.suite.stream import SuiteDemonstrations, SuiteProblems
 from lhrm_train.train_hft import HFTTrainer, train_hft
 from lhrm_train.train_hgpo import HGPOTrainer, train_hgpo
@@ -405,19 +404,6 @@ def test_forced_generation_and_free_choice(hft):
     together, single = choices(lm, tokenizer, prompts), choices(lm, tokenizer, prompts[:1])
     assert together[0].p_think == pytest.approx(single[0].p_think, abs=1e-2)
     assert 0 < together[1].mass <= 1
-
-
-def test_evaluation_rows(hft):
-    config = EvalConfig(prompts=6, samples=2, max_new_tokens=8)
-    rows = evaluate(hft, config)
-    assert len(rows) == 6
-    assert all(len(row.think.scores) == len(row.no_think.tokens) == 2 for row in rows)
-    assert rows == evaluate(hft, config)
-    lm, tokenizer = load_for_evaluation(hft)
-    contexts = context_rows(lm, tokenizer, config, questions=4)
-    assert [row.variant for row in contexts[:3]] == ["bare", "system", "two turns"]
-    assert len(contexts) == 12
-    assert {item.key for item in mix.fixed_items(4, config.seed + 1, "test")} == {row.key for row in contexts}
 
 
 def test_a_failing_scorer_is_reported_and_changes_no_weight(hft, tmp_path, capsys):
