@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 THINK, NO_THINK = 0, 1
+ROUNDING = 1e-9  # so that .8 - .6 does not exceed a margin of .2
 Ties = Literal["all", "first", "shortest"]
 
 
@@ -71,7 +72,7 @@ def think_wins(groups: Groups, token_price: float) -> Tensor:
     The margin is delta + token_price * (tokens of think - tokens of no-think). False where `decided` is.
     """
     score_PG, tokens_PG = mode_means(groups.scores_PGN), mode_means(groups.tokens_PGN)
-    margin_P = groups.delta_P + token_price * (tokens_PG[:, THINK] - tokens_PG[:, NO_THINK])
+    margin_P = groups.delta_P + token_price * (tokens_PG[:, THINK] - tokens_PG[:, NO_THINK]) + ROUNDING
     return score_PG[:, THINK] > score_PG[:, NO_THINK] + margin_P
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from lhrm_train.atomic import replace_directory
 from lhrm_train.format import MANIFEST_NAME, Manifest
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -22,23 +22,6 @@ def load_model(directory: Path, dtype: torch.dtype = torch.float32) -> PreTraine
     """Load a causal LM, by default in fp32 (the master weights); compute runs under bf16 autocast."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="sdpa")
     return model
-
-
-def _replace_directory(target: Path, write: Callable[[Path], None]) -> None:
-    # A killed process leaves the temporary folder behind, never half of `target`.
-    fresh = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    try:
-        write(fresh)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)  # a full disk must not stay full
-        raise
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        target.rename(old)
-    fresh.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _bf16_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -69,7 +52,7 @@ def write_checkpoint(
             path.chmod(0o644)  # safetensors writes 0600, which another user could not serve
         manifest.save(fresh)
 
-    _replace_directory(target, write)
+    replace_directory(target, write)
 
 
 def save_checkpoint(model: PreTrainedModel, manifest: Manifest, source: Path, target: Path) -> None:

@@ -300,7 +300,8 @@ def recipe_names() -> list[str]:
     )
 
 
-def _recipe_text(source: str) -> str:
+def recipe_text(source: str) -> str:
+    """Return the text of a recipe or of a TOML file. Raises ConfigError when there is neither."""
     if source in recipe_names():
         return (resources.files("lhrm_train.recipes") / f"{source}.toml").read_text(encoding="utf-8")
     try:
@@ -317,7 +318,7 @@ def load_config(source: str | Path | None, overrides: list[str] | None = None) -
     raw: dict[str, Any] = {}
     if source is not None:
         try:
-            raw = tomllib.loads(_recipe_text(str(source)))
+            raw = tomllib.loads(recipe_text(str(source)))
         except tomllib.TOMLDecodeError as exc:
             raise ConfigError(f"{source} is not TOML: {exc}") from exc
     for assignment in overrides or []:

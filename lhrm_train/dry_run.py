@@ -13,7 +13,7 @@ from lhrm_train.checkpoint import is_checkpoint, load_model
 from lhrm_train.config import HFTConfig, RunConfig
 from lhrm_train.estimate import H100, Shape, describe, hft, hgpo
 from lhrm_train.format import ChatTokenizer
-from lhrm_train.init import InitError, init_base
+from lhrm_train.init import InitError, base_from
 from lhrm_train.nano import build_base
 from lhrm_train.rewards import Judge
 from lhrm_train.streams import demonstration_data, problem_data
@@ -29,7 +29,7 @@ def _base(config: RunConfig, scratch: Path) -> Path | None:
     if is_checkpoint(Path(path)):
         return Path(path)
     try:
-        return init_base(path, scratch / "base", config.base.name, config.hft_seed)
+        return base_from(config.base, scratch / "base", config.hft_seed)
     except InitError:
         if not config.base.parameters:
             raise

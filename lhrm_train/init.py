@@ -34,10 +34,11 @@ from transformers.utils.quantization_config import GgufConfig
 
 from lhrm_train.checkpoint import is_checkpoint, write_checkpoint
 from lhrm_train.compatibility import TOLERANCE, packed_difference
+from lhrm_train.config import BaseConfig
 from lhrm_train.format import TAGS, Mode, encode_chat
 from lhrm_train.vocabulary import HARMLESS, InitError, Vocabulary, extend_tokenizer
 
-__all__ = ["InitError", "Stretch", "init_base"]
+__all__ = ["InitError", "Stretch", "base_from", "init_base"]
 
 TAG_MEANINGS = (" think step by step", " end of thinking", " answer directly", " end of answer")
 TURN_MEANINGS = (" start of message", " end of message")
@@ -81,6 +82,12 @@ class Stretch:
 
 
 AS_IT_IS = Stretch()
+
+
+def base_from(config: BaseConfig, out: Path, seed: int) -> Path:
+    """Write the base that `config.path` names to `out`, as init_base does."""
+    stretch = Stretch(config.stretch_positions, config.rope_theta)
+    return init_base(config.path, out, config.name, seed, stretch=stretch)
 
 
 def init_base(
@@ -140,7 +147,7 @@ def _check_target(out: Path, source: _Source, overwrite: bool) -> None:
     if not is_checkpoint(out):
         raise InitError(f"out {out}: not empty and not a checkpoint, so it is never overwritten")
     if not overwrite:
-        raise InitError(f"out {out}: holds a checkpoint; overwrite=True replaces it")
+        raise InitError(f"out {out}: holds a checkpoint; --overwrite replaces it")
 
 
 def _check_config(source: _Source) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lhrm_train.config import ConfigError, RunConfig, _recipe_text, load_config
+from lhrm_train.config import ConfigError, RunConfig, load_config, recipe_text
 from lhrm_train.format import MANIFEST_NAME, Manifest, SavingsCalibration
 
 EVAL = ("samples", "temperature", "max_new_tokens", "margin")
@@ -52,6 +52,6 @@ def config_for(model: Path, source: str | None, overrides: list[str]) -> RunConf
 
 def _given(source: str | None) -> dict[str, Any]:
     try:
-        return tomllib.loads(_recipe_text(source)) if source is not None else {}
+        return tomllib.loads(recipe_text(source)) if source is not None else {}
     except tomllib.TOMLDecodeError:
         return {}  # load_config says so

@@ -14,12 +14,13 @@ from typing import Any
 from lhrm_train.atomic import write_json
 from lhrm_train.calibration import calibrate
 from lhrm_train.checkpoint import is_checkpoint
+from lhrm_train.compatibility import check_positions
 from lhrm_train.config import ConfigError, RunConfig
 from lhrm_train.devices import accelerator
 from lhrm_train.evaluate_suite import VALIDATION, evaluate_before_hgpo, evaluate_suite
 from lhrm_train.evaluation import evaluate_questions, file_figures, questions_of
 from lhrm_train.format import ChatTokenizer
-from lhrm_train.init import init_base
+from lhrm_train.init import base_from
 from lhrm_train.manifest_settings import finish_manifest, recorded
 from lhrm_train.measure import SETTINGS
 from lhrm_train.metrics import METRICS_NAME
@@ -76,7 +77,7 @@ def _base(out: Path, config: RunConfig, record: RunRecord) -> Path | None:
     with accelerator().main_process_first():  # the others find it made
         if not is_checkpoint(target) and "base" in config.stages:
             if path:
-                record.run("base", lambda: init_base(path, target, config.base.name, config.hft_seed))
+                record.run("base", lambda: base_from(config.base, target, config.hft_seed))
             else:
                 record.run("base", lambda: build_base(target, config.base, config.hft_seed))
     return target if is_checkpoint(target) else None
@@ -104,6 +105,14 @@ def _run_hgpo(init: Path, out: Path, config: RunConfig, recipe: dict[str, object
     Judge(tokenizer, config.reward).check(data.problems)  # an unknown scorer ends the run now, not at its first use
     _note_data(out, cleaning=data.cleaning, prompts_too_long=data.too_long)
     train_hgpo(init, out, config.hgpo, config.reward, data.stream, config.hgpo_seed, recipe)
+
+
+def _check_hgpo(base: Path, config: RunConfig) -> None:
+    """Raise before HFT what HGPO would raise hours later."""
+    check_positions(base, config.hgpo.row_length)
+    tokenizer = ChatTokenizer.load(base)
+    data = problem_data(tokenizer, config.prompts, config.hgpo, config.hgpo_seed)
+    Judge(tokenizer, config.reward).check(data.problems or data.stream.draw(0, 1))
 
 
 def _draw_curves(out: Path) -> None:
@@ -166,6 +175,8 @@ def _train(out: Path, config: RunConfig, hft: Path | None, record: RunRecord) ->
         if base is None:
             raise ConfigError(f"stage 'hft' has nothing to start from: {files.base} is none; add 'base' to stages")
         _refuse_rows_of_another(out, config)
+        if "hgpo" in stages:
+            _check_hgpo(base, config)
         record.run("hft", partial(_run_hft, base, out / "hft", config, recipe))
         start = files.hft
     if "hgpo" not in stages:

@@ -127,17 +127,18 @@ def _add_adapters(lm: PreTrainedModel, lora: LoraConfig, words: list[int]) -> An
         from peft import get_peft_model
     except ImportError as exc:
         raise ConfigError("lora.rank > 0 needs the package peft: pip install 'lhrm[train]'") from exc
-    adapted = get_peft_model(
-        lm,
-        PeftConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,  # type: ignore[arg-type]
-            lora_dropout=lora.dropout,
-            target_modules=list(lora.targets),
-            trainable_token_indices=dict.fromkeys(_word_matrices(lm), words),
-            task_type="CAUSAL_LM",
-        ),
+    config = PeftConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        trainable_token_indices=dict.fromkeys(_word_matrices(lm), words),
+        task_type="CAUSAL_LM",
     )
+    try:
+        adapted = get_peft_model(lm, config)
+    except ValueError as exc:
+        raise ConfigError(f"lora.targets = {list(lora.targets)}: {exc}") from exc
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # what trains is fp32, as without adapters

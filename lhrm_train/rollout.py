@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
 from lhrm_train.format import ChatTokenizer, Mode
@@ -53,7 +52,6 @@ def generate(
     temperature: float,
     max_new_tokens: int,
     batch: int = 64,
-    progress: str | None = None,
 ) -> list[list[int]]:
     """Complete every prompt; a completion ends with the end of turn or at `max_new_tokens`.
 
@@ -69,8 +67,7 @@ def generate(
     )
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[list[int]] = [[] for _ in prompts]
-    starts = range(0, len(order), batch)
-    for start in tqdm(starts, desc=progress, disable=progress is None, mininterval=5):
+    for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         ids, mask = _left_pad([prompts[i] for i in chosen], end, lm.device)
         whole: Tensor = lm.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
@@ -88,12 +85,11 @@ def generate_forced(
     temperature: float,
     max_new_tokens: int,
     batch: int = 64,
-    progress: str | None = None,
 ) -> list[list[list[int]]]:
     """Return `samples` completions per prompt with the tag of `mode` forced; the tag is not among the ids."""
     tag = tokenizer.tags.opening(mode)
     repeated = [[*prompt, tag] for prompt in prompts for _ in range(samples)]
-    flat = generate(lm, tokenizer, repeated, temperature, max_new_tokens, batch, progress)
+    flat = generate(lm, tokenizer, repeated, temperature, max_new_tokens, batch)
     return [flat[i * samples : (i + 1) * samples] for i in range(len(prompts))]
 
 

@@ -30,7 +30,7 @@ def test_nothing_but_a_checkpoint_is_ever_overwritten(source, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     init_base(str(source), out)  # an empty directory is free
-    with pytest.raises(InitError, match="overwrite=True replaces it"):
+    with pytest.raises(InitError, match="--overwrite replaces it"):
         init_base(str(source), out)
     init_base(str(source), out, name="second", overwrite=True)
     assert Manifest.load(out).name == "second"
