@@ -1,0 +1,131 @@
+"""The fields that say what form the answer must have, as one grammar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from .body import JsonObject
+from .checks import Check, Schema, boolean, json_object, list_of, missing, record, text, wrong_type, wrong_value
+from .engine import Grammar
+from .errors import InvalidRequestError
+
+ANY_OBJECT: Schema = {"type": "object"}
+NAME = r"^[a-zA-Z0-9_-]{1,64}$"
+
+
+def _label(param: str, value: str) -> str:
+    if not 1 <= len(value) <= 64 or not all(c.isascii() and (c.isalnum() or c in "_-") for c in value):
+        raise wrong_value(param, "1 to 64 of the characters A-Z a-z 0-9 _ -", value)
+    return value
+
+
+label = Check(text.then(_label).take, {"type": "string", "pattern": NAME})
+"""Takes the name of a function or of a schema."""
+
+
+def json_grammar(schema: Schema) -> Grammar:
+    """Return the grammar of texts that are JSON and follow a schema."""
+    return Grammar("json", json.dumps(schema, ensure_ascii=False, separators=(",", ":")))
+
+
+_FORMATS = ("text", "json_object", "json_schema")
+_schema_format = record(
+    # Strict or not, the grammar holds the answer to the schema.
+    {"name": label, "schema": json_object, "strict": boolean},
+    required=("name", "schema"),
+)
+
+
+def _kind(param: str, value: str) -> str:
+    if value not in _FORMATS:
+        raise wrong_value(param, f"one of {', '.join(_FORMATS)}", value)
+    return value
+
+
+_format = record({"type": text.then(_kind), "json_schema": _schema_format}, required=("type",))
+
+
+def _format_grammar(param: str, value: Mapping[str, Any]) -> Grammar | None:
+    kind, schema = value["type"], value.get("json_schema")
+    if kind != "json_schema":
+        if schema is not None:
+            raise InvalidRequestError(
+                f"{param}.json_schema: only with the type json_schema, not {kind}.", param=f"{param}.json_schema"
+            )
+        return json_grammar(ANY_OBJECT) if kind == "json_object" else None
+    if schema is None:
+        raise missing(f"{param}.json_schema")
+    return json_grammar(schema["schema"])
+
+
+response_format: Check[Grammar | None] = Check(
+    _format.then(_format_grammar).take,
+    {
+        "anyOf": [
+            {"type": "object", "properties": {"type": {"enum": ["text", "json_object"]}}, "required": ["type"]},
+            {
+                "type": "object",
+                "properties": {"type": {"const": "json_schema"}, "json_schema": _schema_format.schema},
+                "required": ["type", "json_schema"],
+            },
+        ]
+    },
+)
+
+
+def _json_schema(param: str, value: object) -> Grammar:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise wrong_value(param, "a JSON schema, as an object or as JSON text", value) from None
+    if not isinstance(value, dict):
+        raise wrong_type(param, "a JSON schema, as an object or as JSON text", value)
+    return json_grammar(value)
+
+
+def _filled(param: str, value: str) -> str:
+    if not value:
+        raise wrong_value(param, "a string that is not empty", value)
+    return value
+
+
+_some_text = Check(text.then(_filled).take, {"type": "string", "minLength": 1})
+_choices = list_of(_some_text, low=1, what="choices")
+_GRAMMARS: Mapping[str, Check[Grammar]] = MappingProxyType(
+    {
+        "json": Check(_json_schema, {"type": ["object", "string"]}),
+        "regex": _some_text.then(lambda _, pattern: Grammar("regex", pattern)),
+        "choice": _choices.then(lambda _, choices: Grammar("choice", json.dumps(choices, ensure_ascii=False))),
+        "grammar": _some_text.then(lambda _, rules: Grammar("grammar", rules)),
+    }
+)
+
+
+def _the_grammar(param: str, grammars: Mapping[str, Any]) -> Grammar | None:
+    if len(grammars) > 1:
+        both = ", ".join(f"{param}.{name}" for name in grammars)
+        raise InvalidRequestError(f"{param}: exactly one kind can be given, not {both}.", param=both)
+    return next(iter(grammars.values()), None)
+
+
+_structured = record(_GRAMMARS)
+structured_outputs: Check[Grammar | None] = Check(
+    _structured.then(_the_grammar).take,
+    {**_structured.schema, "maxProperties": 1},
+)
+
+
+def answer_grammar(values: Mapping[str, Any]) -> tuple[Grammar | None, str | None]:
+    """Return the grammar that a request asks for and the field that does. Raises InvalidRequestError on two."""
+    named: JsonObject = {
+        name: values[name] for name in ("response_format", "structured_outputs") if values.get(name) is not None
+    }
+    if len(named) > 1:
+        both = ", ".join(named)
+        raise InvalidRequestError(f"Only one of these can shape the answer: {both}.", param=both)
+    field = next(iter(named), None)
+    return (None, None) if field is None else (values[field], field)
