@@ -101,13 +101,11 @@ def _message(param: str, value: object) -> dict[str, Any]:
 
 def _message_schema() -> Schema:
     kinds: list[JsonObject] = []
-    for roles, check in (
-        (("system", "developer", "user"), _PLAIN),
-        *(((r,), _MEMBERS[r]) for r in ("assistant", "tool")),
-    ):
-        properties = check.schema["properties"]
+    for roles in (("system", "developer", "user"), ("assistant",), ("tool",)):
+        schema = _MEMBERS[roles[0]].schema
+        properties = schema["properties"]
         if isinstance(properties, dict):
-            kinds.append({**check.schema, "properties": {**properties, "role": {"enum": list(roles)}}})
+            kinds.append({**schema, "properties": {**properties, "role": {"enum": list(roles)}}})
     return {"anyOf": kinds}
 
 

@@ -1,4 +1,4 @@
-"""Every field that a chat request may have: those that are honoured, labels, and those that may only ask for nothing."""
+"""Every field that a chat request may have: honoured, a label, or one that may only ask for nothing."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class TokenizeEndpoint:
         await JSONResponse(answer)(scope, receive, send)
 
     def _tokenized(self, body: JsonObject) -> JsonObject:
-        if "messages" in body and "prompt" in body:
+        if body.get("messages") is not None and body.get("prompt") is not None:
             both = "messages, prompt"
             raise InvalidRequestError(f"Only one of these can be given: {both}.", param=both)
         tokenizer = self._gateway.tokenizer

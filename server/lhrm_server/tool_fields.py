@@ -8,11 +8,11 @@ from typing import Any
 
 from lhrm_train.tool_format import Tool
 
+from .answer_plan import ToolPlan
 from .checks import Check, Schema, boolean, json_object, list_of, one_of, record, text, wrong_type, wrong_value
 from .engine import Grammar
 from .errors import InvalidRequestError, UnsupportedParameterError
 from .grammar_fields import json_grammar, label
-from .answer_plan import ToolPlan
 
 MOST_TOOLS = 128
 NO_PARAMETERS: Schema = {"type": "object", "properties": {}}
