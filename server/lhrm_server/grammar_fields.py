@@ -13,6 +13,7 @@ from .engine import Grammar
 from .errors import InvalidRequestError
 
 ANY_OBJECT: Schema = {"type": "object"}
+MOST_NESTED = 64
 NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 
 
@@ -31,10 +32,27 @@ def json_grammar(schema: Schema) -> Grammar:
     return Grammar("json", json.dumps(schema, ensure_ascii=False, separators=(",", ":")))
 
 
+def _shallow(param: str, value: JsonObject) -> JsonObject:
+    """Refuse a schema that is nested so deep that whoever walks through it runs out of stack."""
+    level: list[object] = [value]
+    for _ in range(MOST_NESTED):
+        level = [part for each in level for part in _parts_of(each)]
+        if not level:
+            return value
+    raise InvalidRequestError(f"{param}: nested more than {MOST_NESTED} levels deep.", param=param)
+
+
+def _parts_of(value: object) -> list[object]:
+    parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [part for part in parts if isinstance(part, dict | list)]
+
+
+json_schema: Check[JsonObject] = json_object.then(_shallow)
+"""Takes a JSON schema that the client made."""
 _FORMATS = ("text", "json_object", "json_schema")
 _schema_format = record(
     # Strict or not, the grammar holds the answer to the schema.
-    {"name": label, "schema": json_object, "strict": boolean},
+    {"name": label, "schema": json_schema, "strict": boolean},
     required=("name", "schema"),
 )
 
@@ -84,7 +102,7 @@ def _json_schema(param: str, value: object) -> Grammar:
             raise wrong_value(param, "a JSON schema, as an object or as JSON text", value) from None
     if not isinstance(value, dict):
         raise wrong_type(param, "a JSON schema, as an object or as JSON text", value)
-    return json_grammar(value)
+    return json_grammar(json_schema(param, value))
 
 
 def _filled(param: str, value: str) -> str:

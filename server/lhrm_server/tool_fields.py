@@ -9,10 +9,10 @@ from typing import Any
 from lhrm_train.tool_format import Tool
 
 from .answer_plan import ToolPlan
-from .checks import Check, Schema, boolean, json_object, list_of, one_of, record, text, wrong_type, wrong_value
+from .checks import Check, Schema, boolean, list_of, one_of, record, text, wrong_type, wrong_value
 from .engine import Grammar
 from .errors import InvalidRequestError, UnsupportedParameterError
-from .grammar_fields import json_grammar, label
+from .grammar_fields import json_grammar, json_schema, label
 
 MOST_TOOLS = 128
 NO_PARAMETERS: Schema = {"type": "object", "properties": {}}
@@ -52,7 +52,7 @@ def _distinct(param: str, tools: tuple[ToolDefinition, ...]) -> tuple[ToolDefini
 
 
 _function = record(
-    {"name": label, "description": text, "parameters": json_object, "strict": boolean}, required=("name",)
+    {"name": label, "description": text, "parameters": json_schema, "strict": boolean}, required=("name",)
 )
 _tool = record({"type": one_of(("function",)), "function": _function}, required=("type", "function"))
 tools: Check[tuple[ToolDefinition, ...]] = list_of(_tool.then(_definition), high=MOST_TOOLS, what="tools").then(
