@@ -7,9 +7,7 @@ from lhrm_server.engine import Grammar
 from lhrm_server.errors import InvalidRequestError
 from lhrm_server.limits import RequestLimits
 
-LIMITS = RequestLimits(
-    max_choices=16, vocab_size=100, reserved_ids=frozenset({1, 2, 3, 4, 5}), tool_call_format="hermes"
-)
+LIMITS = RequestLimits(max_choices=16, vocab_size=100, reserved_ids=frozenset({1, 2, 3, 4, 5}), calls_tools=True)
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 

@@ -13,7 +13,7 @@ from lhrm_train.format import Message
 
 USER = [{"role": "user", "content": "hi"}]
 HUGE = 10**400
-LIMITS = RequestLimits(max_choices=4, vocab_size=100, reserved_ids=frozenset({1}), tool_call_format="hermes")
+LIMITS = RequestLimits(max_choices=4, vocab_size=100, reserved_ids=frozenset({1}), calls_tools=True)
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 

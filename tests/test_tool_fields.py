@@ -15,13 +15,13 @@ def tool(name="weather", **function):
     return {"type": "function", "function": {"name": name, **function}}
 
 
-def use(given, choice=None, parallel=None, trained="hermes"):
+def use(given, choice=None, parallel=None, trained=True):
     values = {"tools": tools("tools", given)}
     if choice is not None:
         values["tool_choice"] = tool_choice("tool_choice", choice)
     if parallel is not None:
         values["parallel_tool_calls"] = parallel
-    return plan_tools(values, trained)
+    return plan_tools(values, trained=trained)
 
 
 def named(name):
@@ -45,7 +45,7 @@ def test_a_definition():
     ("given", "choice"), [([], None), ([], "auto"), ([], "none"), ([tool()], "none"), ([tool(strict=True)], "none")]
 )
 def test_what_asks_for_nothing(given, choice):
-    assert use(given, choice, parallel=False, trained=None) == ToolUse()
+    assert use(given, choice, parallel=False, trained=False) == ToolUse()
 
 
 def test_auto_is_the_default():
@@ -57,11 +57,11 @@ def test_auto_is_the_default():
 
 def test_a_model_that_was_not_trained_to_call_can_only_be_made_to():
     for choice in (None, "auto"):
-        error = refused([tool()], choice, trained=None)
+        error = refused([tool()], choice, trained=False)
         assert (error.status, error.param) == (400, "tool_choice")
         assert "not trained to call tools" in error.message
-    assert use([tool()], "required", trained=None).plan == ToolPlan("required")
-    assert use([tool()], named("weather"), trained=None).plan == ToolPlan("named", "weather")
+    assert use([tool()], "required", trained=False).plan == ToolPlan("required")
+    assert use([tool()], named("weather"), trained=False).plan == ToolPlan("named", "weather")
 
 
 def test_named():
@@ -107,8 +107,9 @@ def test_references_within_parameters_still_hold_in_the_list():
         "$defs": {"way": {"anyOf": [{"type": "null"}, {"type": "array", "prefixItems": [{"$ref": "#/$defs/way"}]}]}},
     }
     schema = json.loads(use([tool("now"), tool("go", parameters=parameters)], "required").grammar.value)
-    moved = schema["items"]["anyOf"][1]["properties"]["parameters"]
-    place = "#/items/anyOf/1/properties/parameters"
+    place = "#/$defs/go"
+    assert schema["items"]["anyOf"][1]["properties"]["parameters"] == {"$ref": place}
+    moved = schema["$defs"]["go"]
     assert moved["properties"] == {"way": {"$ref": f"{place}/$defs/way"}, "$ref": {"const": {"$ref": "#/untouched"}}}
     assert moved["$defs"]["way"]["anyOf"][1]["prefixItems"] == [{"$ref": f"{place}/$defs/way"}]
     jsonschema.validate([{"name": "go", "parameters": {"way": None}}], schema)

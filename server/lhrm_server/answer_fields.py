@@ -77,7 +77,7 @@ ANSWER_FIELDS: Mapping[str, Check[Any]] = MappingProxyType(
 
 def plan_answer(values: Mapping[str, Any], limits: RequestLimits) -> tuple[AnswerPlan, tuple[Tool, ...]]:
     """Return the plan of the answer and the tools that the prompt tells of. Raises InvalidRequestError."""
-    use = plan_tools(values, limits.tool_call_format)
+    use = plan_tools(values, trained=limits.calls_tools)
     grammar, field = answer_grammar(values)
     if grammar is not None and use.plan is not None:
         both = f"tools, {field}"

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 
 from lhrm_train.format import ChatTokenizer
+from lhrm_train.tool_format import TOOL_CALL_FORMAT
 
 from .settings import Settings
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """`reserved_ids` are the tokens of the format itself; `tool_call_format` None: never trained to call tools."""
+    """`reserved_ids` are the tokens of the format itself; `calls_tools` tells whether the model learned to."""
 
     max_choices: int
     vocab_size: int
     reserved_ids: frozenset[int]
-    tool_call_format: str | None
+    calls_tools: bool
 
     @classmethod
     def of(cls, settings: Settings, tokenizer: ChatTokenizer) -> RequestLimits:
@@ -24,4 +25,5 @@ class RequestLimits:
         manifest = tokenizer.manifest
         start = tokenizer.encode_template(manifest.turn_start)
         reserved = {*astuple(tokenizer.tags), tokenizer.turn_end_id, *start, *tokenizer.prefix_ids}
-        return cls(settings.max_choices, tokenizer.vocab_size, frozenset(reserved), manifest.tool_call_format)
+        calls_tools = manifest.tool_call_format == TOOL_CALL_FORMAT
+        return cls(settings.max_choices, tokenizer.vocab_size, frozenset(reserved), calls_tools)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lhrm_train.format import NO_THINK_CLOSE, NO_THINK_OPEN, THINK_CLOSE, THINK_OPEN, Mode
+from lhrm_train.tool_format import TOOL_CALL_FORMAT
 
 from .control import EFFORT_LEVELS, EFFORTS, THINKING_TYPES, UNLIMITED, Shown, Wish
 from .errors import ModelNotFoundError
@@ -112,5 +113,5 @@ def _visibility() -> Json:
 
 def _tools(tool_call_format: str | None) -> Json:
     """Return which values of `tool_choice` work: a model that was not trained to call tools can only be made to."""
-    choices = [choice for choice in CHOICES if choice != "auto" or tool_call_format is not None]
+    choices = [choice for choice in CHOICES if choice != "auto" or tool_call_format == TOOL_CALL_FORMAT]
     return {"format": tool_call_format, "tool_choice": [*choices, "function"]}

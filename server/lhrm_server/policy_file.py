@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -36,8 +35,9 @@ def load_policy(path: Path | None, model_name: str, flags: Mapping[str, object])
 
 def build_policy(raw: Mapping[str, object]) -> ModePolicy:
     """Return the policy that plain values describe. Raises SettingsError naming an unknown key or a bad value."""
-    unknown = sorted(set(raw) - set(_READERS))
-    require(not unknown, unknown[0] if unknown else "", raw.get(unknown[0]) if unknown else None, f"one of {_KNOWN}")
+    for name, value in raw.items():
+        if name not in _READERS:
+            raise _wrong(name, value, f"one of {', '.join(_READERS)}")
     return ModePolicy(**{name: _READERS[name](name, value) for name, value in raw.items()})
 
 
@@ -56,35 +56,45 @@ def _tables(path: Path) -> tuple[dict[str, object], dict[str, dict[str, object]]
 
 
 def _mode(name: str, value: object) -> Wish:
-    known = [wish.value for wish in Wish]
-    require(isinstance(value, str) and value in known, name, value, f"one of {', '.join(known)}")
-    return Wish(value)
+    known = {wish.value: wish for wish in Wish}
+    if not isinstance(value, str) or value not in known:
+        raise _wrong(name, value, f"one of {', '.join(known)}")
+    return known[value]
 
 
 def _modes(name: str, value: object) -> tuple[Wish, ...]:
-    require(isinstance(value, list), name, value, "a list of modes")
-    wishes = {_mode(name, mode) for mode in value} if isinstance(value, list) else set()
+    if not isinstance(value, list):
+        raise _wrong(name, value, "a list of modes")
+    wishes = {_mode(name, mode) for mode in value}
     return tuple(wish for wish in Wish if wish in wishes)
 
 
 def _tokens(name: str, value: object) -> int:
-    require(isinstance(value, int) and not isinstance(value, bool), name, value, "a whole number of tokens")
-    return int(str(value))
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(name, value, "a whole number of tokens")
+    return value
 
 
 def _share(name: str, value: object) -> float:
-    require(isinstance(value, int | float) and not isinstance(value, bool), name, value, "0 to 1")
-    return float(str(value))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(name, value, "0 to 1")
+    return float(value)
 
 
 def _flag(name: str, value: object) -> bool:
-    require(isinstance(value, bool), name, value, "true or false")
-    return bool(value)
+    if not isinstance(value, bool):
+        raise _wrong(name, value, "true or false")
+    return value
 
 
 def _budgets(name: str, value: object) -> dict[str, int]:
-    require(isinstance(value, dict), name, value, f"a table of tokens by level: {', '.join(EFFORT_LEVELS)}")
-    return {level: _tokens(f"{name}.{level}", tokens) for level, tokens in dict(value).items()}  # type: ignore[call-overload]
+    if not isinstance(value, dict):
+        raise _wrong(name, value, f"a table of tokens by level: {', '.join(EFFORT_LEVELS)}")
+    return {level: _tokens(f"{name}.{level}", tokens) for level, tokens in value.items()}
+
+
+def _wrong(name: str, value: object, expected: str) -> SettingsError:
+    return SettingsError(f"{name}={value!r}: expected {expected}")
 
 
 _READERS: Mapping[str, Callable[[str, object], Any]] = MappingProxyType(
@@ -98,4 +108,3 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = MappingProxyType(
         "retry_unanswered": _flag,
     }
 )
-_KNOWN = ", ".join(f.name for f in fields(ModePolicy))

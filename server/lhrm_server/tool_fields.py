@@ -88,10 +88,11 @@ def _choice(param: str, value: object) -> ToolChoice:
 tool_choice: Check[ToolChoice] = Check(_choice, {"anyOf": [{"enum": list(CHOICES)}, _named.schema]})
 
 
-def plan_tools(values: Mapping[str, Any], tool_call_format: str | None) -> ToolUse:
+def plan_tools(values: Mapping[str, Any], *, trained: bool) -> ToolUse:
     """Return what `tools`, `tool_choice` and `parallel_tool_calls` come to. Raises InvalidRequestError.
 
-    Without tools, `none` and `auto` ask for nothing, and with `none` the model is not told of any.
+    `trained` tells whether the model learned to call tools. Without tools, `none` and `auto` ask for nothing, and
+    with `none` the model is not told of any.
     """
     definitions: Sequence[ToolDefinition] = values.get("tools", ())
     choice: ToolChoice = values.get("tool_choice", ToolChoice("auto"))
@@ -102,7 +103,7 @@ def plan_tools(values: Mapping[str, Any], tool_call_format: str | None) -> ToolU
         return ToolUse()
     told = tuple(known.values())
     if choice.kind == "auto":
-        _check_auto(definitions, values.get("parallel_tool_calls", True), tool_call_format)
+        _check_auto(definitions, values.get("parallel_tool_calls", True), trained)
         return ToolUse(told, ToolPlan("auto"))
     if choice.kind == "required":
         return ToolUse(told, ToolPlan("required"), _calls_grammar(told, values.get("parallel_tool_calls", True)))
@@ -111,9 +112,9 @@ def plan_tools(values: Mapping[str, Any], tool_call_format: str | None) -> ToolU
     return ToolUse(told, ToolPlan("named", choice.name), json_grammar(known[choice.name].parameters))
 
 
-def _check_auto(definitions: Sequence[ToolDefinition], parallel: bool, tool_call_format: str | None) -> None:
+def _check_auto(definitions: Sequence[ToolDefinition], parallel: bool, trained: bool) -> None:
     """Refuse what only a grammar could promise, where the model itself writes its calls."""
-    if tool_call_format is None:
+    if not trained:
         raise UnsupportedParameterError(
             "tool_choice",
             "this model was not trained to call tools, so it cannot choose to; required or a named function works.",
@@ -131,19 +132,29 @@ def _check_auto(definitions: Sequence[ToolDefinition], parallel: bool, tool_call
 
 
 def _calls_grammar(told: Sequence[Tool], parallel: bool) -> Grammar:
-    """Return the grammar of a list of calls, each ``{"name", "parameters"}``."""
+    """Return the grammar of a list of calls, each ``{"name", "parameters"}``.
+
+    Parameters that refer to parts of themselves lie in the root's ``$defs``: the grammar's compiler finds no place
+    whose path leads through a list.
+    """
     kinds: list[Schema] = []
-    for position, tool in enumerate(told):
-        place = f"#/items/anyOf/{position}/properties/parameters"
+    definitions: dict[str, object] = {}
+    for tool in told:
+        place = f"#/$defs/{tool.name}"
+        parameters = _moved(tool.parameters, place)
+        if parameters != tool.parameters:
+            definitions[tool.name], parameters = parameters, {"$ref": place}
         kinds.append(
             {
                 "type": "object",
-                "properties": {"name": {"const": tool.name}, "parameters": _moved(tool.parameters, place)},
+                "properties": {"name": {"const": tool.name}, "parameters": parameters},
                 "required": ["name", "parameters"],
                 "additionalProperties": False,
             }
         )
     schema: dict[str, object] = {"type": "array", "minItems": 1, "items": {"anyOf": kinds}}
+    if definitions:
+        schema["$defs"] = definitions
     return json_grammar(schema if parallel else {**schema, "maxItems": 1})
 
 
