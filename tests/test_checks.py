@@ -19,8 +19,7 @@ CHECKS = {
     "list": list_of(integer(0, 3), low=1, high=2),
     "record": record({"a": integer(0, 3), "b": text}, required=("a",)),
 }
-# Whole numbers that are written with a fraction are left out: JSON Schema calls 1.0 an integer, this server does not.
-numbers = st.integers(-3, 7) | st.sampled_from((-0.5, 0.25, 0.5, 1.5, 2.5))
+numbers = st.integers(-3, 7) | st.sampled_from((-0.5, 0.0, 0.25, 0.5, 1.0, 1.5, 2.5))
 plain = st.none() | st.booleans() | numbers | st.sampled_from(("a", "b", "c", ""))
 names = st.sampled_from(("a", "b", "c"))
 values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3))

@@ -93,7 +93,7 @@ def test_null_members_ask_for_nothing():
         ({"thinking": {"type": "between_tools"}}, "thinking.type"),
         ({"thinking": {"type": ["enabled"]}}, "thinking.type"),
         ({"thinking": {"type": "enabled", "budget_tokens": 2**31}}, "thinking.budget_tokens"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 1.0}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1.5}}, "thinking.budget_tokens"),
         ({"thinking": {"display": "summarized"}}, "thinking.display"),
         ({"thinking": True}, "thinking"),
         ({"chat_template_kwargs": {"enable_thinking": "yes"}}, "chat_template_kwargs.enable_thinking"),

@@ -135,8 +135,10 @@ def test_other_types_than_numbers_are_refused(name, value):
 
 
 @pytest.mark.parametrize("name", INTEGERS)
-def test_fractions_are_no_integers(name):
-    assert refused(**{name: 1.0}).param == name
+def test_fractions_are_no_integers_but_whole_numbers_are(name):
+    assert refused(**{name: 1.5}).param == name
+    assert parse(**{name: 4.0}) == parse(**{name: 4})
+    assert isinstance(field_value(parse(**{name: 4.0}), name), int)
 
 
 def test_sampling_goes_to_the_engine_unchanged():

@@ -70,6 +70,11 @@ def asks_for_nothing(value: object) -> bool:
     return value is None or value in ([], {})
 
 
+def same(value: object, other: object) -> bool:
+    """Tell whether two JSON values are equal; unlike in Python, true is not 1."""
+    return isinstance(value, bool) == isinstance(other, bool) and value == other
+
+
 def nullable(schema: Schema) -> Schema:
     """Return the schema of a field that may also be null."""
     return {"anyOf": [schema, {"type": "null"}]}
@@ -113,9 +118,11 @@ def number(low: float, high: float, *, above: bool = False) -> Check[float]:
 
 
 def integer(low: int, high: int) -> Check[int]:
-    """Return the check for an integer in [low, high]."""
+    """Return the check for an integer in [low, high]; 5.0 is one too, as in JSON Schema."""
 
     def take(param: str, value: object) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise wrong_type(param, "an integer", value)
         if not low <= value <= high:
@@ -140,7 +147,7 @@ def only(value: object, why: str) -> Check[None]:
     """Return the check for a member of which just one value can be honoured, the one that changes nothing."""
 
     def take(param: str, given: object) -> None:
-        if type(given) is not type(value) or given != value:
+        if not same(given, value):
             raise UnsupportedParameterError(param, why)
 
     return Check(take, {"enum": [value]})

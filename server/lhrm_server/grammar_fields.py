@@ -83,9 +83,12 @@ response_format: Check[Grammar | None] = Check(
     _format.then(_format_grammar).take,
     {
         "anyOf": [
-            {"type": "object", "properties": {"type": {"enum": ["text", "json_object"]}}, "required": ["type"]},
             {
-                "type": "object",
+                **_format.schema,
+                "properties": {"type": {"enum": ["text", "json_object"]}, "json_schema": {"type": "null"}},
+            },
+            {
+                **_format.schema,
                 "properties": {"type": {"const": "json_schema"}, "json_schema": _schema_format.schema},
                 "required": ["type", "json_schema"],
             },

@@ -12,7 +12,7 @@ from lhrm_train.tool_format import with_tools
 from .answer_fields import plan_answer
 from .answer_plan import AnswerPlan
 from .body import JsonObject
-from .checks import asks_for_nothing, missing, wrong_value
+from .checks import asks_for_nothing, missing, same, wrong_value
 from .control import MODE_FIELDS, Ask, Shown, visibility
 from .engine import Sampling
 from .errors import InvalidRequestError, UnsupportedParameterError
@@ -106,7 +106,7 @@ def _refusal(name: str) -> InvalidRequestError:
 def _is_neutral(name: str, value: object) -> bool:
     if asks_for_nothing(value):
         return True
-    return any(type(value) is type(neutral) and value == neutral for neutral in NEUTRAL.get(name, ()))
+    return any(same(value, neutral) for neutral in NEUTRAL.get(name, ()))
 
 
 def _usage(values: Mapping[str, Any]) -> tuple[bool, bool]:

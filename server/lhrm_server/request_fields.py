@@ -86,7 +86,7 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "min_tokens": (0,),
         "ignore_eos": (False,),
         "use_beam_search": (False,),
-        "length_penalty": (1, 1.0),
+        "length_penalty": (1,),
         "stop_token_ids": (),
         "bad_words": (),
         "allowed_token_ids": (),
