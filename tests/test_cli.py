@@ -3,12 +3,14 @@
 from dataclasses import fields
 
 import pytest
-from conftest import NANO
+from conftest import NANO, ROOT
+from fastapi import FastAPI
 from gateway_fixtures import load_tokenizer
 from lhrm_server.cli import ModelNotFoundError, find_model, parse_arguments
 from lhrm_server.control import Wish
+from lhrm_server.engine_fake import FakeEngine
 from lhrm_server.policy import ModePolicy
-from lhrm_server.serve import make_settings
+from lhrm_server.serve import GatewayServer, make_settings
 from lhrm_server.setting_checks import SettingsError
 from lhrm_server.settings import Settings
 
@@ -74,3 +76,19 @@ def test_models_by_name_and_by_path(tmp_path):
     assert find_model("tiny", [tmp_path]) == made
     with pytest.raises(ModelNotFoundError, match="known short names: tiny"):
         find_model("none", [tmp_path])
+
+
+def test_the_example_policy_of_the_documents_is_a_policy(tmp_path):
+    document = (ROOT / "docs" / "policy.md").read_text()
+    path = tmp_path / "policy.toml"
+    path.write_text(document.split("```toml\n")[1].split("```")[0])
+    assert settings("--policy", str(path), "--name", "other").policy == ModePolicy(
+        effort_budgets={"low": 256, "high": 4096}
+    )
+    nano = settings("--policy", str(path), "--name", "lhrm-nano").policy
+    assert (nano.think_threshold, dict(nano.effort_budgets)) == (0.4, {"low": 32, "high": 128})
+
+
+def test_no_header_replaces_the_address_of_a_connection():
+    server = GatewayServer(FastAPI(), Settings("m"), FakeEngine(TOKENIZER))
+    assert server.config.proxy_headers is False
