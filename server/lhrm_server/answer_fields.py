@@ -9,7 +9,7 @@ from typing import Any
 from lhrm_train.tool_format import Tool
 
 from .answer_plan import AnswerPlan
-from .checks import Check, boolean, integer, list_of, number, text, wrong_type, wrong_value
+from .checks import Check, boolean, filled_text, integer, list_of, number, wrong_type, wrong_value
 from .errors import InvalidRequestError, UnsupportedParameterError
 from .grammar_fields import answer_grammar, response_format, structured_outputs
 from .limits import RequestLimits
@@ -19,19 +19,12 @@ MOST_STOPS = 16
 MOST_LOGPROBS = 20
 
 
-def _filled(param: str, value: str) -> str:
-    if not value:
-        raise wrong_value(param, "a string that is not empty", value)
-    return value
-
-
-_string = Check(text.then(_filled).take, {"type": "string", "minLength": 1})
-_strings = list_of(_string, high=MOST_STOPS, what="strings")
+_strings = list_of(filled_text, high=MOST_STOPS, what="strings")
 
 
 def _stops(param: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str):
-        return (_string(param, value),)
+        return (filled_text(param, value),)
     if not isinstance(value, list):
         raise wrong_type(param, f"a string or a list of at most {MOST_STOPS} strings", value)
     return _strings(param, value)
@@ -54,7 +47,7 @@ def _biases(param: str, value: object) -> dict[int, float]:
 
 ANSWER_FIELDS: Mapping[str, Check[Any]] = MappingProxyType(
     {
-        "stop": Check(_stops, {"anyOf": [_string.schema, _strings.schema]}),
+        "stop": Check(_stops, {"anyOf": [filled_text.schema, _strings.schema]}),
         "logprobs": boolean,
         "top_logprobs": integer(0, MOST_LOGPROBS),
         "logit_bias": Check(

@@ -37,6 +37,10 @@ class Check(Generic[T]):
         """Return this check with a further step, which accepts everything that `schema` describes."""
         return Check(lambda param, value: use(param, self.take(param, value)), self.schema)
 
+    def described(self, schema: Schema) -> Check[T]:
+        """Return this check with a closer description of what it takes."""
+        return Check(self.take, schema)
+
 
 def shown(value: object) -> str:
     """Return a value as an error message shows it: scalars as they are, but short; anything else by its type."""
@@ -98,7 +102,14 @@ def _object(param: str, value: object) -> JsonObject:
     return value
 
 
+def _filled(param: str, value: str) -> str:
+    if not value:
+        raise wrong_value(param, "a string that is not empty", value)
+    return value
+
+
 text = Check(_text, {"type": "string"})
+filled_text = text.then(_filled).described({"type": "string", "minLength": 1})
 boolean = Check(_boolean, {"type": "boolean"})
 json_object = Check(_object, {"type": "object"})
 

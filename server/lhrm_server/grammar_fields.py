@@ -8,7 +8,20 @@ from types import MappingProxyType
 from typing import Any
 
 from .body import JsonObject
-from .checks import Check, Schema, boolean, json_object, list_of, missing, record, text, wrong_type, wrong_value
+from .checks import (
+    Check,
+    Schema,
+    boolean,
+    filled_text,
+    json_object,
+    list_of,
+    missing,
+    nullable,
+    record,
+    text,
+    wrong_type,
+    wrong_value,
+)
 from .engine import Grammar
 from .errors import InvalidRequestError
 
@@ -23,7 +36,7 @@ def _label(param: str, value: str) -> str:
     return value
 
 
-label = Check(text.then(_label).take, {"type": "string", "pattern": NAME})
+label = text.then(_label).described({"type": "string", "pattern": NAME})
 """Takes the name of a function or of a schema."""
 
 
@@ -79,8 +92,7 @@ def _format_grammar(param: str, value: Mapping[str, Any]) -> Grammar | None:
     return json_grammar(schema["schema"])
 
 
-response_format: Check[Grammar | None] = Check(
-    _format.then(_format_grammar).take,
+response_format: Check[Grammar | None] = _format.then(_format_grammar).described(
     {
         "anyOf": [
             {
@@ -108,20 +120,13 @@ def _json_schema(param: str, value: object) -> Grammar:
     return json_grammar(json_schema(param, value))
 
 
-def _filled(param: str, value: str) -> str:
-    if not value:
-        raise wrong_value(param, "a string that is not empty", value)
-    return value
-
-
-_some_text = Check(text.then(_filled).take, {"type": "string", "minLength": 1})
-_choices = list_of(_some_text, low=1, what="choices")
+_choices = list_of(filled_text, low=1, what="choices")
 _GRAMMARS: Mapping[str, Check[Grammar]] = MappingProxyType(
     {
         "json": Check(_json_schema, {"type": ["object", "string"]}),
-        "regex": _some_text.then(lambda _, pattern: Grammar("regex", pattern)),
+        "regex": filled_text.then(lambda _, pattern: Grammar("regex", pattern)),
         "choice": _choices.then(lambda _, choices: Grammar("choice", json.dumps(choices, ensure_ascii=False))),
-        "grammar": _some_text.then(lambda _, rules: Grammar("grammar", rules)),
+        "grammar": filled_text.then(lambda _, rules: Grammar("grammar", rules)),
     }
 )
 
@@ -134,19 +139,23 @@ def _the_grammar(param: str, grammars: Mapping[str, Any]) -> Grammar | None:
 
 
 _structured = record(_GRAMMARS)
-structured_outputs: Check[Grammar | None] = Check(
-    _structured.then(_the_grammar).take,
-    {**_structured.schema, "maxProperties": 1},
+
+
+def _one_kind(kind: str) -> Schema:
+    """Return the schema of an object that has this kind of grammar and no other."""
+    others = {other: {"type": "null"} for other in _GRAMMARS}
+    return {**_structured.schema, "properties": {**others, kind: nullable(_GRAMMARS[kind].schema)}}
+
+
+structured_outputs: Check[Grammar | None] = _structured.then(_the_grammar).described(
+    {"anyOf": [_one_kind(kind) for kind in _GRAMMARS]}
 )
 
 
 def answer_grammar(values: Mapping[str, Any]) -> tuple[Grammar | None, str | None]:
     """Return the grammar that a request asks for and the field that does. Raises InvalidRequestError on two."""
-    named: JsonObject = {
-        name: values[name] for name in ("response_format", "structured_outputs") if values.get(name) is not None
-    }
+    named = [name for name in ("response_format", "structured_outputs") if values.get(name) is not None]
     if len(named) > 1:
         both = ", ".join(named)
         raise InvalidRequestError(f"Only one of these can shape the answer: {both}.", param=both)
-    field = next(iter(named), None)
-    return (None, None) if field is None else (values[field], field)
+    return (values[named[0]], named[0]) if named else (None, None)

@@ -30,7 +30,7 @@ def _text_type(param: str, value: str) -> str:
     return value
 
 
-_part = record({"type": Check(text.then(_text_type).take, {"const": "text"}), "text": text}, required=("type", "text"))
+_part = record({"type": text.then(_text_type).described({"const": "text"}), "text": text}, required=("type", "text"))
 _parts = list_of(_part, what="text parts").then(lambda _, parts: "".join(part["text"] for part in parts))
 
 
@@ -55,8 +55,7 @@ def _arguments(param: str, value: str) -> str:
     return value
 
 
-_arguments_text = Check(
-    text.then(_arguments).take,
+_arguments_text = text.then(_arguments).described(
     {"type": "string", "contentMediaType": "application/json", "pattern": r"^\s*\{[\s\S]*\}\s*$"},
 )
 _call = record(
