@@ -39,8 +39,14 @@ def test_nothing_asked():
         ({"logprobs": True, "top_logprobs": 20}, AnswerPlan(top_logprobs=20)),
         ({"logit_bias": {}}, AnswerPlan()),
         ({"logit_bias": {"0": -100, "99": 1.5}}, AnswerPlan(logit_bias={0: -100.0, 99: 1.5})),
-        ({"response_format": {"type": "json_object"}}, AnswerPlan(grammar=Grammar("json", '{"type":"object"}'))),
-        ({"structured_outputs": {"regex": "a+"}}, AnswerPlan(grammar=Grammar("regex", "a+"))),
+        (
+            {"response_format": {"type": "json_object"}},
+            AnswerPlan(grammar=Grammar("json", '{"type":"object"}'), grammar_param="response_format"),
+        ),
+        (
+            {"structured_outputs": {"regex": "a+"}},
+            AnswerPlan(grammar=Grammar("regex", "a+"), grammar_param="structured_outputs"),
+        ),
         ({"tools": [TOOL]}, AnswerPlan(tools=ToolPlan("auto"))),
         ({"tools": [TOOL], "response_format": {"type": "text"}}, AnswerPlan(tools=ToolPlan("auto"))),
         ({"tool_choice": "auto", "parallel_tool_calls": False}, AnswerPlan()),
@@ -48,6 +54,12 @@ def test_nothing_asked():
 )
 def test_plans(fields, expected):
     assert plan(**fields) == expected
+
+
+def test_a_grammar_of_calls_comes_from_the_tools():
+    found = plan(tools=[TOOL], tool_choice="required")
+    assert (found.tools, found.grammar.kind, found.grammar_param) == (ToolPlan("required"), "json", "tools")
+    assert plan(tools=[TOOL]).grammar_param is None
 
 
 def test_tools_that_may_not_be_called_leave_room_for_a_format():

@@ -81,6 +81,7 @@ def plan_answer(values: Mapping[str, Any], limits: RequestLimits) -> tuple[Answe
         logit_bias=_allowed_biases(values.get("logit_bias", {}), limits),
         grammar=grammar or use.grammar,
         tools=use.plan,
+        grammar_param=field or ("tools" if use.grammar else None),
     )
     return plan, use.told
 
