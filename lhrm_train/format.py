@@ -244,11 +244,8 @@ class ChatTokenizer:
         return self._template.decode(list(ids), skip_special_tokens=False)
 
 
-def encode_chat(tokenizer: ChatTokenizer, messages: Sequence[Message], mode: Mode | None) -> list[int]:
-    """Encode a conversation up to and including the generation prompt, plus the opening tag of `mode`.
-
-    With `mode` None the ids end where the model decides. Raises FormatError on an unknown role.
-    """
+def encode_turns(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
+    """Encode the turns of a conversation. Raises FormatError on an unknown role."""
     marks = tokenizer.manifest
     ids = list(tokenizer.prefix_ids)
     for message in messages:
@@ -257,7 +254,16 @@ def encode_chat(tokenizer: ChatTokenizer, messages: Sequence[Message], mode: Mod
         ids += tokenizer.encode_template(f"{marks.turn_start}{message.role}\n")
         ids += tokenizer.encode_text(message.content)
         ids += tokenizer.encode_template(f"{marks.turn_end}\n")
-    ids += tokenizer.encode_template(f"{marks.turn_start}assistant\n")
+    return ids
+
+
+def encode_chat(tokenizer: ChatTokenizer, messages: Sequence[Message], mode: Mode | None) -> list[int]:
+    """Encode a conversation up to and including the generation prompt, plus the opening tag of `mode`.
+
+    With `mode` None the ids end where the model decides. Raises FormatError on an unknown role.
+    """
+    ids = encode_turns(tokenizer, messages)
+    ids += tokenizer.encode_template(f"{tokenizer.manifest.turn_start}assistant\n")
     if mode is not None:
         ids.append(tokenizer.tags.opening(mode))
     return ids

@@ -7,7 +7,9 @@ import pytest
 from gateway_fixtures import CHAT, MODEL, body, frames, gateway, load_tokenizer, scripted, texts, until
 from lhrm_server.accounting import Ending
 from lhrm_server.app import begin_drain, create_app
+from lhrm_server.control import Wish
 from lhrm_server.engine_fake import FakeEngine
+from lhrm_server.policy import ModePolicy
 from lhrm_server.settings import Settings
 
 from lhrm_train.format import TAGS
@@ -83,7 +85,7 @@ async def test_the_engine_that_the_app_started_is_closed():
 
 
 async def test_two_apps_share_nothing():
-    async with gateway() as one, gateway(default_mode="no_think") as other:
+    async with gateway() as one, gateway(policy=ModePolicy(Wish.NO_THINK)) as other:
         await one.chat()
         assert await other.metric("lhrm_mode_decisions_total", mode="think", source="model") == 0
         assert (await other.chat()).json()["lhrm"]["source"] == "policy"
@@ -92,7 +94,7 @@ async def test_two_apps_share_nothing():
 
 
 async def test_models():
-    async with gateway(default_mode="no_think", think_threshold=0.25) as rig:
+    async with gateway(policy=ModePolicy(Wish.NO_THINK, 0.25)) as rig:
         listed = (await rig.client.get("/v1/models")).json()
         assert [entry["id"] for entry in listed["data"]] == [MODEL, f"{MODEL}-think", f"{MODEL}-no-think"]
         for entry in listed["data"]:
@@ -119,7 +121,8 @@ async def test_models():
     [
         ("GET", "/", 404, "unknown_url"),
         ("GET", "/docs", 404, "unknown_url"),
-        ("GET", "/openapi.json", 404, "unknown_url"),
+        ("GET", "/openapi", 404, "unknown_url"),
+        ("GET", "/tokenize", 405, "method_not_allowed"),
         ("POST", "/v1/responses", 404, "unknown_url"),
         ("POST", f"{CHAT}/", 404, "unknown_url"),
         ("GET", CHAT, 405, "method_not_allowed"),
@@ -143,7 +146,8 @@ async def test_everything_else_is_an_openai_error(method, path, status, code):
         (b'{"temperature": NaN}', 400, "invalid_json", None),
         (b'{"a": "\xff"}', 400, "invalid_json", None),
         (b"[" * 200_000, 400, "invalid_json", None),
-        (json.dumps(body(n=2)), 400, "unsupported_parameter", "n"),
+        (json.dumps(body(store=True)), 400, "unsupported_parameter", "store"),
+        (json.dumps(body(n=17)), 400, "invalid_value", "n"),
         (json.dumps(body(temperature=3)), 400, "invalid_value", "temperature"),
         (json.dumps(body(model="gpt")), 404, "model_not_found", "model"),
         (json.dumps(body(messages=[])), 400, "empty_array", "messages"),

@@ -1,7 +1,7 @@
 import pytest
 from lhrm_server.engine import EngineDeadError, EngineError
 from lhrm_server.errors import (
-    ContradictoryModeError,
+    ContradictionError,
     EngineFailureError,
     GatewayError,
     OverloadedError,
@@ -26,7 +26,7 @@ def test_envelope():
 
 
 def test_both_fields_of_a_contradiction_are_named():
-    assert ContradictoryModeError(("a", "b")).body()["error"]["param"] == "a, b"
+    assert ContradictionError("mode", ("a", "b")).body()["error"]["param"] == "a, b"
 
 
 @pytest.mark.parametrize(

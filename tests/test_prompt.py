@@ -4,6 +4,7 @@ from lhrm_server.errors import ContextLengthError
 from lhrm_server.prompt import PromptBuilder
 
 from lhrm_train.format import TAGS, TURN_END, TURN_START, Message, Mode, encode_chat
+from lhrm_train.tool_format import Tool, ToolCall, render_turn, with_tools
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_a_text_that_might_fit_is_counted(tokenizer):
         PromptBuilder(tokenizer, 64).build((Message("user", "x" * (64 * longest + 1)),), None)
 
 
-@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
 @pytest.mark.parametrize("typed", [*TAGS, TURN_START, TURN_END, f"{TURN_END}\n{TURN_START}system\n{TAGS[0]}"])
 def test_typed_tags_and_turn_markers_are_only_text(tokenizer, role, typed):
     special = {*vars(tokenizer.tags).values(), tokenizer.turn_end_id, *tokenizer.encode_template(TURN_START)}
@@ -60,3 +61,17 @@ def test_typed_tags_and_turn_markers_are_only_text(tokenizer, role, typed):
     plain = PromptBuilder(tokenizer, 512).build((Message(role, "x"),), None)
     assert sum(i in special for i in prompt.ids) == sum(i in special for i in plain.ids)
     assert typed in tokenizer.decode(prompt.ids)
+
+
+@pytest.mark.parametrize("typed", [*TAGS, TURN_START, TURN_END])
+def test_typed_tags_in_tools_and_calls_are_only_text(tokenizer, typed):
+    special = {*vars(tokenizer.tags).values(), tokenizer.turn_end_id, *tokenizer.encode_template(TURN_START)}
+
+    def marks(text):
+        tool = Tool("f", text, {"type": "object", "title": text})
+        turns = [Message("user", "x"), Message("assistant", render_turn("", [ToolCall("f", f'{{"a": "{text}"}}')]))]
+        ids = PromptBuilder(tokenizer, 2048).build(with_tools(turns, [tool]), None).ids
+        assert tokenizer.decode(ids).count(text) >= 3
+        return sum(i in special for i in ids)
+
+    assert marks(typed) == marks("plain")

@@ -14,7 +14,7 @@ from conftest import ROOT
 PACKAGES = ("lhrm_train", "server", "client", "loadtest", "setup")
 HEAVY = ("torch", "transformers", "vllm", "accelerate", "matplotlib")
 LIGHT_PACKAGES = {"lhrm_server": "server/lhrm_server", "lhrm_client": "client/lhrm_client"}
-LIGHT_MODULES = ("lhrm_train", "lhrm_train.format")
+LIGHT_MODULES = ("lhrm_train", "lhrm_train.format", "lhrm_train.tool_format")
 TAG = re.compile(r"</?(?:no_)?think>")
 
 
@@ -100,13 +100,13 @@ def test_imports_between_packages_go_one_way(package: str, allowed: set[str]):
             assert imported_names(path) & ours <= allowed, relative(path)
 
 
-def test_the_server_takes_only_the_format_from_training():
+def test_the_server_takes_only_the_formats_from_training():
     for path in sources():
         if path.relative_to(ROOT).parts[0] != "server":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("lhrm_train"):
-                assert node.module == "lhrm_train.format", relative(path)
+                assert node.module in ("lhrm_train.format", "lhrm_train.tool_format"), relative(path)
 
 
 def modules_of(package: str, folder: str) -> list[str]:

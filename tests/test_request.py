@@ -1,19 +1,24 @@
 """Every field of a chat request is honoured, asks for nothing, or is refused by name."""
 
 import pytest
+from lhrm_server.answer_plan import AnswerPlan, ToolPlan
+from lhrm_server.control import Ask, Shown, Wish
 from lhrm_server.errors import InvalidRequestError
-from lhrm_server.policy import BodyWish, Wish
-from lhrm_server.request import ANNOTATIONS, HONOURED, NEUTRAL, SamplingFields, parse_chat
+from lhrm_server.limits import RequestLimits
+from lhrm_server.request import SamplingFields, parse_chat
+from lhrm_server.request_fields import ANNOTATIONS, HONOURED, NEUTRAL, FieldKind, field_rows
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from lhrm_train.format import Message
 
 USER = [{"role": "user", "content": "hi"}]
 HUGE = 10**400
+LIMITS = RequestLimits(max_choices=4, vocab_size=100, reserved_ids=frozenset({1}), calls_tools=True)
+TOOL = {"type": "function", "function": {"name": "f"}}
 
 
 def parse(**fields):
-    return parse_chat({"model": "m", "messages": USER, **fields})
+    return parse_chat({"model": "m", "messages": USER, **fields}, LIMITS)
 
 
 def refused(**fields):
@@ -27,7 +32,13 @@ def test_the_least_request():
     request = parse()
     assert request.messages == (Message("user", "hi"),)
     assert (request.model, request.stream, request.include_usage, request.max_tokens) == ("m", False, False, None)
-    assert (request.sampling, request.wishes, request.think_threshold) == (SamplingFields(), (), None)
+    assert (request.sampling, request.asks, request.think_threshold) == (SamplingFields(), (), None)
+    assert (request.n, request.answer, request.shown, request.continuous_usage) == (
+        1,
+        AnswerPlan(),
+        Shown.SEPARATE,
+        False,
+    )
 
 
 def test_no_field_is_in_two_tables():
@@ -37,7 +48,7 @@ def test_no_field_is_in_two_tables():
 @pytest.mark.parametrize("name", sorted({*CompletionCreateParamsBase.__annotations__, "stream", *NEUTRAL}))
 def test_every_openai_field_is_known_and_none_takes_just_anything(name):
     assert name in {*HONOURED, *ANNOTATIONS, *NEUTRAL}, "unknown to the tables"
-    error = refused(**{name: ["nonsense"]}) if name != "user" else refused(user=["nonsense"])
+    error = refused(**{name: [[3]] if name == "stop" else ["nonsense"]})
     assert error.param is not None
     assert error.param.startswith(name)
 
@@ -61,7 +72,7 @@ def test_values_that_ask_for_something_are_refused_by_name(name, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("n", True), ("n", 0), ("n", 2), ("store", 0), ("store", True), ("logprobs", True), ("stop", ""), ("stop", "x")],
+    [("n", True), ("n", 0), ("store", 0), ("store", True), ("best_of", True), ("priority", False), ("audio", 0)],
 )
 def test_lookalikes_of_neutral_values_are_refused(name, value):
     assert refused(**{name: value}).param == name
@@ -124,8 +135,10 @@ def test_other_types_than_numbers_are_refused(name, value):
 
 
 @pytest.mark.parametrize("name", INTEGERS)
-def test_fractions_are_no_integers(name):
-    assert refused(**{name: 1.0}).param == name
+def test_fractions_are_no_integers_but_whole_numbers_are(name):
+    assert refused(**{name: 1.5}).param == name
+    assert parse(**{name: 4.0}) == parse(**{name: 4})
+    assert isinstance(field_value(parse(**{name: 4.0}), name), int)
 
 
 def test_sampling_goes_to_the_engine_unchanged():
@@ -147,60 +160,72 @@ def test_stream_options():
     assert parse(stream_options={}).include_usage is False
     assert refused(stream_options={"include_usage": True}).param == "stream_options"
     assert refused(stream=True, stream_options={"include_usage": 1}).param == "stream_options.include_usage"
-    usage_stats = {"include_usage": True, "continuous_usage_stats": True}
-    assert refused(stream=True, stream_options=usage_stats).param == "stream_options.continuous_usage_stats"
+    both = {"include_usage": True, "continuous_usage_stats": True}
+    assert parse(stream=True, stream_options=both).continuous_usage is True
+    for options, named in (
+        ({"continuous_usage_stats": True}, "continuous_usage_stats"),
+        ({"include_obfuscation": True}, "include_obfuscation"),
+        ({"include_obfuscation": 0}, "include_obfuscation"),
+    ):
+        assert refused(stream=True, stream_options=options).param == f"stream_options.{named}"
     assert refused(stream=True, stream_options={"other": 1}).param == "stream_options.other"
     assert refused(stream="yes").param == "stream"
 
 
-@pytest.mark.parametrize(
-    ("fields", "param", "wish"),
-    [
-        *(({"reasoning_effort": e}, "reasoning_effort", Wish.THINK) for e in ("minimal", "low", "high", "xhigh")),
-        ({"reasoning_effort": "none"}, "reasoning_effort", Wish.NO_THINK),
-        ({"reasoning_effort": "auto"}, "reasoning_effort", Wish.AUTO),
-        ({"thinking": {"type": "enabled"}}, "thinking.type", Wish.THINK),
-        ({"thinking": {"type": "disabled"}}, "thinking.type", Wish.NO_THINK),
-        ({"thinking": {"type": "adaptive", "budget_tokens": None}}, "thinking.type", Wish.AUTO),
-        ({"thinking": {"type": "auto"}}, "thinking.type", Wish.AUTO),
-        (
-            {"chat_template_kwargs": {"enable_thinking": True}},
-            "chat_template_kwargs.enable_thinking",
-            Wish.THINK,
-        ),
-        ({"chat_template_kwargs": {"thinking": False}}, "chat_template_kwargs.thinking", Wish.NO_THINK),
-    ],
-)
-def test_mode_spellings(fields, param, wish):
-    assert parse(**fields).wishes == (BodyWish(param, wish),)
+def test_values_that_change_nothing_are_accepted_of_honoured_fields():
+    for fields in (
+        {"n": 1},
+        {"stop": []},
+        {"logprobs": False, "top_logprobs": 0},
+        {"logit_bias": {}},
+        {"tools": [], "tool_choice": "auto", "parallel_tool_calls": False},
+        {"response_format": {"type": "text"}},
+        {"structured_outputs": {}},
+        {"reasoning": {}, "thinking": {}, "chat_template_kwargs": {}, "nvext": {}},
+        {"stream_options": {"include_obfuscation": False}},
+    ):
+        assert parse(**fields) == parse()
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"reasoning_effort": "extreme"}, "reasoning_effort"),
-        ({"reasoning_effort": 3}, "reasoning_effort"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.budget_tokens"),
-        ({"thinking": {"type": "enabled", "display": "omitted"}}, "thinking.display"),
-        ({"thinking": {"type": "between_tools"}}, "thinking.type"),
-        ({"thinking": {"type": ["enabled"]}}, "thinking.type"),
-        ({"thinking": True}, "thinking"),
-        ({"chat_template_kwargs": {"enable_thinking": "yes"}}, "chat_template_kwargs.enable_thinking"),
-        ({"chat_template_kwargs": {"preserve": True}}, "chat_template_kwargs.preserve"),
-        ({"chat_template_kwargs": [1]}, "chat_template_kwargs"),
-        ({"enable_thinking": True}, "enable_thinking"),
-        ({"thinking_token_budget": 10}, "thinking_token_budget"),
-        ({"reasoning": {"effort": "high"}}, "reasoning"),
-    ],
-)
-def test_modes_that_cannot_be_honoured_are_refused_by_name(fields, param):
-    assert refused(**fields).param == param
+def test_asks_come_from_every_field_in_one_order():
+    expected = (Ask("reasoning_effort", Wish.THINK, effort="low"), Ask("thinking_budget", budget=5))
+    assert parse(reasoning_effort="low", thinking_budget=5).asks == expected
+    assert parse(thinking_budget=5, reasoning_effort="low").asks == expected
 
 
-def test_empty_mode_fields_ask_for_nothing():
-    fields = {"thinking": {"type": None}, "chat_template_kwargs": {"enable_thinking": None, "other": {}}}
-    assert parse(**fields).wishes == ()
-    assert parse(thinking={}, chat_template_kwargs={}).wishes == ()
+def test_choices_up_to_the_servers_limit():
+    assert parse(n=4).n == 4
+    error = refused(n=5)
+    assert (error.param, error.code) == ("n", "invalid_value")
+    assert "between 1 and 4, not 5" in error.message
+
+
+def test_the_answers_plan():
+    assert parse(stop="x", logprobs=True).answer == AnswerPlan(stop=("x",), top_logprobs=0)
+    assert refused(logit_bias={"1": 5}).param == "logit_bias.1"
+
+
+def test_tools_are_told_in_the_messages():
+    request = parse(tools=[TOOL])
+    assert request.answer.tools == ToolPlan("auto")
+    assert [message.role for message in request.messages] == ["system", "user"]
+    assert '"name": "f"' in request.messages[0].content
+    assert parse(tools=[TOOL], tool_choice="none").messages == parse().messages
+
+
+def test_visibility():
+    assert parse(include_reasoning=False).shown is Shown.HIDDEN
+    assert parse(separate_reasoning=False).shown is Shown.INLINE
+    assert refused(separate_reasoning=False, logprobs=True).param == "separate_reasoning, logprobs"
+    assert parse(include_reasoning=False, logprobs=True).shown is Shown.HIDDEN
+
+
+def test_every_field_has_a_row_for_the_documents():
+    rows = {row.name: row for row in field_rows()}
+    assert set(rows) == {*HONOURED, *ANNOTATIONS, *NEUTRAL}
+    assert rows["temperature"].schema == {"anyOf": [{"type": "number", "minimum": 0, "maximum": 2}, {"type": "null"}]}
+    assert (rows["user"].kind, rows["store"].kind) == (FieldKind.ANNOTATION, FieldKind.NEUTRAL)
+    assert rows["store"].schema == {"anyOf": [{"enum": [False]}, {"enum": [None, [], {}]}]}
 
 
 def test_required_fields():
@@ -208,6 +233,6 @@ def test_required_fields():
         fields = {"model": "m", "messages": USER}
         for absent in ({k: v for k, v in fields.items() if k != name}, {**fields, name: None}):
             with pytest.raises(InvalidRequestError) as caught:
-                parse_chat(absent)
+                parse_chat(absent, LIMITS)
             assert (caught.value.param, caught.value.code) == (name, "missing_required_parameter")
     assert refused(model=3).param == "model"

@@ -9,9 +9,10 @@ from enum import Enum
 
 from lhrm_train.format import Mode, SavingsCalibration
 
+from .control import Wish
 from .engine import EngineDeadError, EngineError, StopReason
 from .parser import AnswerParser, anomalies
-from .policy import ModeDecision, Source, Wish
+from .policy import ModeDecision, Source
 
 
 class Ending(Enum):

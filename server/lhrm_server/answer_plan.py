@@ -23,13 +23,17 @@ class ToolPlan:
 
 @dataclass(frozen=True)
 class AnswerPlan:
-    """Stop strings, log-probabilities, bias, grammar and tools. `top_logprobs` None: no log-probabilities."""
+    """Stop strings, log-probabilities, bias, grammar and tools. `top_logprobs` None: no log-probabilities.
+
+    `grammar_param` is the field that the grammar comes from, for the error of an engine that cannot honour it.
+    """
 
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     grammar: Grammar | None = None
     tools: ToolPlan | None = None
+    grammar_param: str | None = None
 
     @property
     def needs_own_call(self) -> bool:

@@ -20,8 +20,10 @@ from .errors import SERVER, UNEXPECTED, GatewayError, error_body, http_error_bod
 from .gateway import Gateway, version
 from .ledger import RecordSink
 from .models_api import get_model, list_models
+from .openapi import openapi_document
 from .request_id import HEADER, RequestIdMiddleware
 from .settings import Settings
+from .tokenize_api import TokenizeEndpoint
 from .wire import Json
 
 
@@ -48,7 +50,11 @@ def create_app(
     app.state.gateway = gateway
     app.add_middleware(RequestIdMiddleware)
     _add_error_handlers(app)
-    app.router.routes.append(Route("/v1/chat/completions", ChatEndpoint(gateway), methods=["POST"]))
+    app.router.routes += [
+        Route("/v1/chat/completions", ChatEndpoint(gateway), methods=["POST"]),
+        Route("/tokenize", TokenizeEndpoint(gateway), methods=["POST"]),
+        Route("/detokenize", TokenizeEndpoint(gateway, back=True), methods=["POST"]),
+    ]
     _add_model_routes(app, gateway)
     _add_operator_routes(app, gateway)
     return app
@@ -71,6 +77,10 @@ def _add_model_routes(app: FastAPI, gateway: Gateway) -> None:
 
 
 def _add_operator_routes(app: FastAPI, gateway: Gateway) -> None:
+    @app.get("/openapi.json")
+    async def openapi() -> Json:
+        return openapi_document(gateway)
+
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from lhrm_train.format import ChatTokenizer
 
 from .accounting import Latency, Meter, RequestFacts, UsageRecord
+from .control import Wish
 from .engine import Engine, EngineError, GenerationRequest, Sampling, StopReason
 from .errors import OverloadedError
 from .ledger import Ledger
 from .metrics import Metrics
 from .parser import AnswerParser, TextDelta
-from .policy import ModeDecision, ModePlan, TagProbabilities, Wish, choose_mode, tag_probabilities
+from .policy import ModeDecision, ModePlan, TagProbabilities, choose_mode, tag_probabilities
 from .prompt import Prompt
 from .request import SamplingFields
 

@@ -31,8 +31,7 @@ from .errors import (
     error_body,
 )
 from .gateway import Gateway
-from .policy import MODE_HEADER, ModeDecision, plan_mode
-from .request import parse_chat
+from .policy import MODE_HEADER, ModeDecision
 from .sse import EventStream
 from .wire import DONE, Collector, StreamFramer, frame
 
@@ -77,10 +76,7 @@ class ChatEndpoint:
         arrived_s = time.monotonic()
         gateway, headers = self._gateway, Headers(scope=scope)
         body = await read_body(receive, headers.get("content-length"), gateway.settings.max_body_bytes)
-        request = parse_chat(parse_object(body))
-        wishes = headers.getlist(MODE_HEADER)
-        header = ", ".join(wishes) if wishes else None
-        plan = plan_mode(request.wishes, request.think_threshold, header, request.model, gateway.settings)
+        request, plan = gateway.intake.read(parse_object(body), scope)
         prompts, pipeline = gateway.serving()
         prompt = prompts.build(request.messages, request.max_tokens)
         facts = RequestFacts(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .control import Wish
 from .engine_vllm import VllmOptions
-from .settings import DEFAULT_MODES, Settings
+from .policy import FORCE_HEADER, ModePolicy
+from .settings import MOST_CHOICES, Settings
 
 ENGINES = ("vllm", "fake")
 EXECUTIONS = ("auto", "eager", "compiled")
@@ -22,13 +24,20 @@ class ModelNotFoundError(ValueError):
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What the user asked for; the checkpoint is not read yet, so its own name is not known."""
+    """What the user asked for; the checkpoint is not read yet, so its own name is not known.
+
+    `policy_flags` are the policy's keys that have a flag, None where it was not given.
+    """
 
     model: str
     name: str | None
     engine: str
     settings: dict[str, Any]
     engine_options: dict[str, Any]
+    policy_file: Path | None = None
+    policy_flags: dict[str, object] = field(default_factory=dict)
+    operator_keys: Path | None = None
+    trusted_proxies: str | None = None
 
 
 def find_model(model: str, roots: Sequence[Path] | None = None) -> Path:
@@ -47,9 +56,19 @@ def find_model(model: str, roots: Sequence[Path] | None = None) -> Path:
 def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
     """Read the command line; argparse ends the process on errors and on ``--help``."""
     given = vars(_parser().parse_args(arguments))
-    settings = {f.name: given[f.name] for f in fields(Settings) if f.name in given}
+    settings = {f.name: given[f.name] for f in fields(Settings) if f.name in given and f.name != "policy"}
     engine_options = {f.name: given[f.name] for f in fields(VllmOptions) if f.name in given}
-    return ServeOptions(given["model"], given["name"], given["engine"], settings, engine_options)
+    return ServeOptions(
+        model=given["model"],
+        name=given["name"],
+        engine=given["engine"],
+        settings=settings,
+        engine_options=engine_options,
+        policy_file=given["policy"],
+        policy_flags={f.name: given[f.name] for f in fields(ModePolicy) if f.name in given},
+        operator_keys=given["operator_keys"],
+        trusted_proxies=given["trusted_proxies"],
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="model id shown to clients; default: the checkpoint's own name")
     parser.add_argument("--engine", choices=ENGINES, default="vllm", help="fake: scripted answers, no model is loaded")
     _add_gateway_arguments(parser.add_argument_group("gateway"))
+    _add_policy_arguments(parser.add_argument_group("policy"))
     _add_engine_arguments(parser.add_argument_group("engine"))
     return parser
 
@@ -71,17 +91,11 @@ def _add_gateway_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--host", default=default["host"], help="address to listen on")
     group.add_argument("--port", type=int, default=default["port"], help="port to listen on; 0 takes a free one")
     group.add_argument(
-        "--default-mode",
-        choices=DEFAULT_MODES,
-        default=default["default_mode"],
-        help="mode of requests that ask for none",
-    )
-    group.add_argument(
-        "--think-threshold",
-        type=float,
-        default=default["think_threshold"],
-        metavar="P",
-        help="think where the model's P(think) is at least this; 0 always thinks, 1 never",
+        "--max-choices",
+        type=int,
+        default=default["max_choices"],
+        metavar="N",
+        help=f"choices (n) that one request may ask for, at most {MOST_CHOICES}",
     )
     group.add_argument(
         "--max-concurrent-requests",
@@ -96,6 +110,34 @@ def _add_gateway_arguments(group: argparse._ArgumentGroup) -> None:
         default=default["shutdown_grace_s"],
         metavar="S",
         help="seconds that running requests get to finish at shutdown",
+    )
+
+
+def _add_policy_arguments(group: argparse._ArgumentGroup) -> None:
+    default = ModePolicy()
+    group.add_argument("--policy", type=Path, metavar="FILE.toml", help="the operator's policy of modes and budgets")
+    group.add_argument(
+        "--default-mode",
+        choices=[wish.value for wish in Wish],
+        help=f"mode of requests that ask for none; default: the policy's, else {default.default_mode.value}",
+    )
+    group.add_argument(
+        "--think-threshold",
+        type=float,
+        metavar="P",
+        help="think where the model's P(think) is at least this; 0 always thinks, 1 never; "
+        f"default: the policy's, else {default.think_threshold}",
+    )
+    group.add_argument(
+        "--operator-keys",
+        type=Path,
+        metavar="FILE",
+        help=f"keys, one in each line, whose bearers may send {FORCE_HEADER}",
+    )
+    group.add_argument(
+        "--trusted-proxies",
+        metavar="CIDR[,CIDR]",
+        help=f"networks whose connections may send {FORCE_HEADER}; such a proxy must drop the header of its clients",
     )
 
 

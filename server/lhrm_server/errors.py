@@ -3,8 +3,11 @@
 GatewayError
 |- InvalidRequestError             400  the request cannot be honoured; `param` names the field
 |  |- UnsupportedParameterError    400
-|  |- ContradictoryModeError       400
+|  |- ContradictionError           400
 |  `- ContextLengthError           400
+|- ForbiddenError                  403
+|  |- ModeNotAllowedError          403  the operator's policy does not let requests ask for this mode
+|  `- OperatorRightsError          403  a header that only operators may send
 |- ModelNotFoundError              404
 |- BodyTooLargeError               413
 |- OverloadedError                 503
@@ -66,20 +69,46 @@ class UnsupportedParameterError(InvalidRequestError):
         super().__init__(f"{param}: {why}", param=param)
 
 
-class ContradictoryModeError(InvalidRequestError):
-    """Two body fields that ask for different modes."""
+class ContradictionError(InvalidRequestError):
+    """Two fields that ask for different things; `what` names the thing: mode, effort, budget, visibility."""
 
-    code = "contradictory_mode"
-
-    def __init__(self, fields: Sequence[str]) -> None:
+    def __init__(self, what: str, fields: Sequence[str]) -> None:
         both = ", ".join(fields)
-        super().__init__(f"These fields ask for different modes: {both}.", param=both)
+        message = f"These fields contradict each other about {what}: {both}."
+        super().__init__(message, param=both, code=f"contradictory_{what}")
 
 
 class ContextLengthError(InvalidRequestError):
     """The prompt, or the prompt and the requested completion, do not fit into the context."""
 
     code = "context_length_exceeded"
+
+
+class ForbiddenError(GatewayError):
+    """The request is well formed, but its sender may not make it."""
+
+    status = 403
+    kind = "permission_error"
+
+
+class ModeNotAllowedError(ForbiddenError):
+    """A request for a mode that the operator's policy does not leave to requests; `param` is what asks for it."""
+
+    code = "mode_not_allowed"
+
+    def __init__(self, param: str, mode: str, allowed: Iterable[str]) -> None:
+        super().__init__(
+            f"{param} asks for {mode}; this server lets requests ask for {', '.join(allowed)} only.", param=param
+        )
+
+
+class OperatorRightsError(ForbiddenError):
+    """A header that needs operator rights, from somebody without them."""
+
+    code = "operator_rights_needed"
+
+    def __init__(self, param: str) -> None:
+        super().__init__(f"{param} may only be sent with operator rights.", param=param)
 
 
 class ModelNotFoundError(GatewayError):

@@ -11,6 +11,7 @@ from lhrm_train.format import ChatTokenizer
 from .chat import ChatPipeline
 from .engine import Engine
 from .errors import NotReadyError
+from .intake import ChatIntake
 from .ledger import Ledger, RecordSink
 from .metrics import Metrics
 from .prompt import PromptBuilder
@@ -35,6 +36,7 @@ class Gateway:
         self.engine = engine
         self.tokenizer = tokenizer
         self.metrics = Metrics(settings.model_name)
+        self.intake = ChatIntake(settings, tokenizer)
         self.created = int(time.time())
         self.stage = Stage.STARTING
         self._ledger = Ledger(self.metrics, on_record)

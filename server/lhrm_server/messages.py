@@ -6,67 +6,146 @@ tokens in every mode.
 
 from __future__ import annotations
 
-from lhrm_train.format import Message
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
+from lhrm_train.format import Message
+from lhrm_train.tool_format import ToolCall, render_turn
+
+from .body import JsonObject
+from .checks import Check, Schema, list_of, one_of, record, text, wrong_type, wrong_value
 from .errors import InvalidRequestError, UnsupportedParameterError
 
 # The rendered role of each role that is taken.
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-UNRENDERED = ("reasoning", "reasoning_content")
+RENDERED_ROLES: Mapping[str, str] = MappingProxyType(
+    {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+)
 
 
-def parse_messages(param: str, value: object) -> tuple[Message, ...]:
-    """Return the turns. Raises InvalidRequestError naming the message and field that cannot be taken."""
-    if not isinstance(value, list):
-        raise InvalidRequestError(f"{param}: expected a list of messages.", param=param, code="invalid_type")
-    if not value:
-        raise InvalidRequestError(f"{param}: at least one message is needed.", param=param, code="empty_array")
-    return tuple(_message(f"{param}[{position}]", message) for position, message in enumerate(value))
+def _text_type(param: str, value: str) -> str:
+    if value != "text":
+        raise UnsupportedParameterError(param, "only text parts are supported.")
+    return value
 
 
-def _message(param: str, value: object) -> Message:
-    if not isinstance(value, dict):
-        raise InvalidRequestError(f"{param}: expected an object.", param=param, code="invalid_type")
-    role = value.get("role")
-    if role in ("tool", "function"):
-        raise UnsupportedParameterError(f"{param}.role", f"the role {role!r} is not supported.")
-    if not isinstance(role, str) or role not in ROLES:
-        raise InvalidRequestError(f"{param}.role: expected one of {', '.join(ROLES)}.", param=f"{param}.role")
-    for name, field in value.items():
-        _check_field(f"{param}.{name[:100]}", name, field, role)
-    return Message(ROLES[role], _content(f"{param}.content", value.get("content"), role))
+_part = record({"type": text.then(_text_type).described({"const": "text"}), "text": text}, required=("type", "text"))
+_parts = list_of(_part, what="text parts").then(lambda _, parts: "".join(part["text"] for part in parts))
 
 
-def _check_field(param: str, name: str, value: object, role: str) -> None:
-    if name in ("role", "content") or value is None or value in ([], {}):
-        return
-    if name in UNRENDERED and role == "assistant":
-        if not isinstance(value, str):
-            raise InvalidRequestError(f"{param}: expected a string.", param=param, code="invalid_type")
-        return
-    raise UnsupportedParameterError(param, "this field of a message is not supported.")
-
-
-def _content(param: str, value: object, role: str) -> str:
+def _content(param: str, value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "".join(_part(f"{param}[{position}]", part) for position, part in enumerate(value))
-    if value is None and role == "assistant":
+        return _parts(param, value)
+    raise wrong_type(param, "a string or a list of text parts", value)
+
+
+content = Check(_content, {"anyOf": [text.schema, _parts.schema]})
+
+
+def _arguments(param: str, value: str) -> str:
+    try:
+        is_object = isinstance(json.loads(value), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise wrong_value(param, "a JSON object as a string", value)
+    return value
+
+
+_arguments_text = text.then(_arguments).described(
+    {"type": "string", "contentMediaType": "application/json", "pattern": r"^\s*\{[\s\S]*\}\s*$"},
+)
+_call = record(
+    {
+        "id": text,
+        "type": one_of(("function",)),
+        "function": record({"name": text, "arguments": _arguments_text}, required=("name", "arguments")),
+    },
+    required=("id", "type", "function"),
+)
+_ROLE = one_of(tuple(RENDERED_ROLES))
+_PLAIN = record({"role": _ROLE, "content": content}, required=("role", "content"))
+_MEMBERS: Mapping[str, Check[dict[str, Any]]] = MappingProxyType(
+    {
+        **dict.fromkeys(("system", "developer", "user"), _PLAIN),
         # An assistant turn without an answer is what a truncated reply looks like when it is sent back.
-        return ""
-    raise InvalidRequestError(f"{param}: expected a string or a list of text parts.", param=param, code="invalid_type")
+        "assistant": record(
+            {
+                "role": _ROLE,
+                "content": content,
+                "reasoning": text,
+                "reasoning_content": text,
+                "tool_calls": list_of(_call, what="tool calls"),
+            },
+            required=("role",),
+        ),
+        "tool": record(
+            {"role": _ROLE, "content": content, "tool_call_id": text}, required=("role", "content", "tool_call_id")
+        ),
+    }
+)
 
 
-def _part(param: str, value: object) -> str:
+def _message(param: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InvalidRequestError(f"{param}: expected an object.", param=param, code="invalid_type")
-    if value.get("type") != "text":
-        raise UnsupportedParameterError(f"{param}.type", "only text parts are supported.")
-    for name, field in value.items():
-        if name not in ("type", "text") and field is not None and field not in ([], {}):
-            raise UnsupportedParameterError(f"{param}.{name[:100]}", "this field of a text part is not supported.")
-    text = value.get("text")
-    if not isinstance(text, str):
-        raise InvalidRequestError(f"{param}.text: expected a string.", param=f"{param}.text", code="invalid_type")
-    return text
+        raise wrong_type(param, "an object", value)
+    role = value.get("role")
+    if role == "function":
+        raise UnsupportedParameterError(f"{param}.role", "the role 'function' is not supported; send 'tool'.")
+    return _MEMBERS[_ROLE(f"{param}.role", role)](param, value)
+
+
+def _message_schema() -> Schema:
+    kinds: list[JsonObject] = []
+    for roles in (("system", "developer", "user"), ("assistant",), ("tool",)):
+        schema = _MEMBERS[roles[0]].schema
+        properties = schema["properties"]
+        if isinstance(properties, dict):
+            kinds.append({**schema, "properties": {**properties, "role": {"enum": list(roles)}}})
+    return {"anyOf": kinds}
+
+
+def _turns(param: str, messages: Sequence[dict[str, Any]]) -> tuple[Message, ...]:
+    """Render the messages. The results of one turn's calls are put in the order of the calls, whose ids nobody sees.
+
+    Raises InvalidRequestError on a result that answers no call, or one that was answered.
+    """
+    open_calls: dict[str, int] = {}
+    turns: list[Message] = []
+    results: list[tuple[int, Message]] = []
+    made = 0
+    for position, message in enumerate(messages):
+        role = message["role"]
+        if role == "tool":
+            place = f"{param}[{position}].tool_call_id"
+            order = _answered(place, message["tool_call_id"], open_calls)
+            results.append((order, Message("tool", message["content"])))
+            continue
+        turns += [turn for _, turn in sorted(results, key=lambda result: result[0])]
+        results = []
+        calls = message.get("tool_calls", ())
+        for index, call in enumerate(calls):
+            place = f"{param}[{position}].tool_calls[{index}].id"
+            if call["id"] in [other["id"] for other in calls[:index]]:
+                raise wrong_value(place, "an id that no other call of this message has", call["id"])
+            open_calls[call["id"]] = made = made + 1
+        functions = [ToolCall(**call["function"]) for call in calls]
+        turns.append(Message(RENDERED_ROLES[role], render_turn(message.get("content", ""), functions)))
+    return (*turns, *(turn for _, turn in sorted(results, key=lambda result: result[0])))
+
+
+def _answered(place: str, call_id: str, open_calls: dict[str, int]) -> int:
+    if call_id not in open_calls:
+        raise InvalidRequestError(
+            f"{place}: no call of an earlier assistant message with this id ({call_id[:60]!r}) waits for a result.",
+            param=place,
+        )
+    return open_calls.pop(call_id)
+
+
+_list = list_of(Check(_message, _message_schema()), low=1, what="messages")
+parse_messages: Check[tuple[Message, ...]] = _list.then(_turns)
+"""Takes the field and returns the turns; errors name the message and field that cannot be taken."""

@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from lhrm_train.format import Mode
 
 from .accounting import Ending, Failure, UsageRecord
+from .control import Wish
 from .engine import EngineInfo
-from .policy import Source, Wish
+from .policy import Source
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 TOKENS = tuple(2**power for power in range(17))

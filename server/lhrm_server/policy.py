@@ -1,32 +1,22 @@
-"""Who asked for which mode, and which mode runs: pure functions from wishes and P(think) to a decision."""
+"""Who asked for which mode, and which mode runs: pure functions from asks and P(think) to a decision."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
 from lhrm_train.format import Mode, TagIds
 
+from .control import EFFORT_LEVELS, LARGEST_BUDGET, UNLIMITED, Ask, Wish, agreed
 from .engine import EngineError
-from .errors import ContradictoryModeError, InvalidRequestError, ModelNotFoundError
-from .settings import Settings
+from .errors import ContradictionError, InvalidRequestError, ModeNotAllowedError
+from .setting_checks import require
 
 MODE_HEADER = "X-LHRM-Mode"
-
-
-class Wish(Enum):
-    """What a request asks for; AUTO leaves the choice to the model."""
-
-    AUTO = "auto"
-    THINK = "think"
-    NO_THINK = "no_think"
-
-    @property
-    def mode(self) -> Mode | None:
-        """The mode that is forced, None for AUTO."""
-        return None if self is Wish.AUTO else Mode(self.value)
+FORCE_HEADER = "X-LHRM-Force"
 
 
 class Source(Enum):
@@ -38,20 +28,67 @@ class Source(Enum):
 
 
 @dataclass(frozen=True)
-class BodyWish:
-    """One body field that asks for a mode."""
+class ModePolicy:
+    """What the operator lays down about modes; all sizes are in tokens.
 
-    param: str
-    wish: Wish
+    `allowed_modes` are those that requests may ask for. `effort_budgets` gives effort levels a reasoning budget.
+    `max_reasoning_tokens` caps every budget, 0 not at all. `answer_reserve` is kept of a request's max_tokens for
+    the answer. With `retry_unanswered` reasoning that ends the turn is followed by an answer without reasoning.
+    Raises SettingsError.
+    """
+
+    default_mode: Wish = Wish.AUTO
+    think_threshold: float = 0.5
+    allowed_modes: tuple[Wish, ...] = tuple(Wish)
+    effort_budgets: Mapping[str, int] = field(default_factory=dict)
+    max_reasoning_tokens: int = 0
+    answer_reserve: int = 0
+    retry_unanswered: bool = False
+
+    def __post_init__(self) -> None:
+        allowed = [wish.value for wish in self.allowed_modes]
+        require(bool(allowed), "allowed_modes", allowed, "at least one mode")
+        default = self.default_mode
+        require(default in self.allowed_modes, "default_mode", default.value, f"one of allowed_modes={allowed}")
+        require(0 <= self.think_threshold <= 1, "think_threshold", self.think_threshold, "0 to 1")
+        for level, tokens in self.effort_budgets.items():
+            require(level in EFFORT_LEVELS, "effort_budgets", level, f"levels out of {', '.join(EFFORT_LEVELS)}")
+            require(1 <= tokens <= LARGEST_BUDGET, f"effort_budgets.{level}", tokens, "1 or more tokens")
+        for name in ("max_reasoning_tokens", "answer_reserve"):
+            require(0 <= getattr(self, name) <= LARGEST_BUDGET, name, getattr(self, name), "0 or more tokens")
+        object.__setattr__(self, "effort_budgets", MappingProxyType(dict(self.effort_budgets)))
+
+    def capped(self, budget: int | None) -> int | None:
+        """Return a budget (None: no limit) under the operator's cap."""
+        if self.max_reasoning_tokens == 0:
+            return budget
+        return self.max_reasoning_tokens if budget is None else min(budget, self.max_reasoning_tokens)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one request says about its mode, by place; `forced` is the operator's word, `alias` the model name's."""
+
+    asks: Sequence[Ask] = ()
+    think_threshold: float | None = None
+    header: Wish | None = None
+    alias: Wish | None = None
+    forced: Mode | None = None
 
 
 @dataclass(frozen=True)
 class ModePlan:
-    """How the mode of one request comes about; `threshold` counts when the wish is AUTO."""
+    """How the mode of one request comes about; `threshold` counts when the wish is AUTO.
+
+    `budget` limits the reasoning tokens, None does not; `answer_reserve` tokens of max_tokens are for the answer.
+    """
 
     wish: Wish
     source: Source
     threshold: float
+    budget: int | None = None
+    answer_reserve: int = 0
+    retry_unanswered: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,22 +110,78 @@ class ModeDecision:
     tag_mass: float | None = None
 
 
-def plan_mode(
-    body: Sequence[BodyWish], think_threshold: float | None, header: str | None, model: str, settings: Settings
-) -> ModePlan:
-    """Apply the precedence body field > header > model alias > server default.
+def plan_mode(wanted: Wanted, policy: ModePolicy) -> ModePlan:
+    """Apply the precedence operator's force > body field > header > model alias > server default.
 
-    Raises ContradictoryModeError, ModelNotFoundError, and InvalidRequestError on an unknown header value.
+    Raises ContradictionError on body fields that disagree, whatever decides in the end, and ModeNotAllowedError.
     """
-    alias = _alias_wish(model, settings)
-    from_header = None if header is None else _header_wish(header)
-    threshold = settings.think_threshold if think_threshold is None else think_threshold
-    from_body = _body_wish(body, think_threshold)
-    for wish in (from_body, from_header, alias):
-        if wish is not None:
-            return ModePlan(wish, Source.MODEL if wish is Wish.AUTO else Source.REQUEST, threshold)
-    default = Wish(settings.default_mode)
-    return ModePlan(default, Source.MODEL if default is Wish.AUTO else Source.POLICY, threshold)
+    asks = list(wanted.asks)
+    if wanted.think_threshold is not None:
+        asks.append(Ask("think_threshold", wish=Wish.AUTO))
+    by_body, budget = agreed(asks, "wish", "mode"), _budget(asks, policy)
+    if wanted.forced is not None:
+        wish, source = Wish(wanted.forced.value), Source.POLICY
+    else:
+        wish, source = _asked(wanted, by_body, policy) or (policy.default_mode, Source.POLICY)
+    return ModePlan(
+        wish=wish,
+        source=Source.MODEL if wish is Wish.AUTO else source,
+        threshold=policy.think_threshold if wanted.think_threshold is None else wanted.think_threshold,
+        budget=None if wish is Wish.NO_THINK else policy.capped(budget),
+        answer_reserve=policy.answer_reserve,
+        retry_unanswered=policy.retry_unanswered,
+    )
+
+
+def _asked(wanted: Wanted, by_body: Ask | None, policy: ModePolicy) -> tuple[Wish, Source] | None:
+    """Return the mode that the request asks for, None where it asks for none."""
+    places = (
+        (by_body.param if by_body else "", by_body.wish if by_body else None),
+        (MODE_HEADER, wanted.header),
+        ("model", wanted.alias),
+    )
+    param, wish = next(((param, wish) for param, wish in places if wish is not None), ("", None))
+    if wish is None:
+        return None
+    needed = [wish]
+    if wanted.think_threshold is not None:
+        # The dial goes all the way to always and never, so whoever may not ask for these may not turn it.
+        needed += [Wish.THINK, Wish.NO_THINK]
+    for each in needed:
+        if each not in policy.allowed_modes:
+            place = param if each is wish else "think_threshold"
+            raise ModeNotAllowedError(place, each.value, [mode.value for mode in policy.allowed_modes])
+    return wish, Source.REQUEST
+
+
+def _budget(asks: Sequence[Ask], policy: ModePolicy) -> int | None:
+    """Return the reasoning budget that the request asks for, by tokens or by effort."""
+    effort, explicit = agreed(asks, "effort", "effort"), agreed(asks, "budget", "budget")
+    by_effort = policy.effort_budgets.get(effort.effort) if effort and effort.effort else None
+    if effort and explicit and by_effort is not None:
+        raise ContradictionError("budget", (effort.param, explicit.param))
+    budget = explicit.budget if explicit else by_effort
+    return None if budget == UNLIMITED else budget
+
+
+def parse_mode_header(value: str) -> Wish:
+    """Return what the header asks for. Raises InvalidRequestError naming it."""
+    try:
+        return Wish(value.strip().lower())
+    except ValueError:
+        raise _bad_header(MODE_HEADER, value, "auto, think or no_think") from None
+
+
+def parse_force_header(value: str) -> Mode:
+    """Return the mode that an operator forces. Raises InvalidRequestError naming the header."""
+    try:
+        return Mode(value.strip().lower())
+    except ValueError:
+        raise _bad_header(FORCE_HEADER, value, "think or no_think") from None
+
+
+def _bad_header(name: str, value: str, expected: str) -> InvalidRequestError:
+    return InvalidRequestError(f"Header {name}={value[:100]!r}: expected {expected}.", param=name)
 
 
 def choose_mode(plan: ModePlan, tags: TagProbabilities | None) -> ModeDecision:
@@ -112,35 +205,3 @@ def tag_probabilities(logprobs: Mapping[int, float], tags: TagIds) -> TagProbabi
     think_part, no_think_part = math.exp(think - top), math.exp(no_think - top)
     mass = min(1.0, math.exp(think) + math.exp(no_think))
     return TagProbabilities(think_part / (think_part + no_think_part), mass)
-
-
-def _alias_wish(model: str, settings: Settings) -> Wish | None:
-    aliases = {
-        settings.model_name: None,
-        settings.think_alias: Wish.THINK,
-        settings.no_think_alias: Wish.NO_THINK,
-    }
-    if model not in aliases:
-        raise ModelNotFoundError(model, aliases)
-    return aliases[model]
-
-
-def _header_wish(value: str) -> Wish:
-    try:
-        return Wish(value.strip().lower())
-    except ValueError:
-        raise InvalidRequestError(
-            f"Header {MODE_HEADER}={value[:100]!r}: expected auto, think or no_think.", param=MODE_HEADER
-        ) from None
-
-
-def _body_wish(body: Sequence[BodyWish], think_threshold: float | None) -> Wish | None:
-    wishes = list(body)
-    if think_threshold is not None:
-        wishes.append(BodyWish("think_threshold", Wish.AUTO))
-    if not wishes:
-        return None
-    other = next((wish for wish in wishes if wish.wish is not wishes[0].wish), None)
-    if other is not None:
-        raise ContradictoryModeError((wishes[0].param, other.param))
-    return wishes[0].wish

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from types import MappingProxyType
 from typing import Any
 
 from lhrm_train.format import Message
+from lhrm_train.tool_format import with_tools
 
+from .answer_fields import plan_answer
+from .answer_plan import AnswerPlan
 from .body import JsonObject
+from .checks import asks_for_nothing, missing, same, wrong_value
+from .control import MODE_FIELDS, Ask, Shown, visibility
 from .engine import Sampling
 from .errors import InvalidRequestError, UnsupportedParameterError
-from .messages import parse_messages
-from .policy import BodyWish, Wish
-
-Check = Callable[[str, object], Any]
-INT32, INT64 = 2**31, 2**63
-EFFORTS = MappingProxyType(
-    {"auto": Wish.AUTO, "none": Wish.NO_THINK}
-    | dict.fromkeys(("minimal", "low", "medium", "high", "xhigh", "max"), Wish.THINK)
-)
-THINKING_TYPES = MappingProxyType(
-    {"enabled": Wish.THINK, "disabled": Wish.NO_THINK, "adaptive": Wish.AUTO, "auto": Wish.AUTO}
-)
+from .limits import RequestLimits
+from .request_fields import ANNOTATIONS, HONOURED, NEUTRAL
 
 
 @dataclass(frozen=True)
@@ -46,20 +40,46 @@ class SamplingFields:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A chat completion request in which every field was checked."""
+    """A chat completion request in which every field was checked; `messages` tell of the tools already."""
 
     model: str
     messages: tuple[Message, ...]
     stream: bool
     include_usage: bool
+    continuous_usage: bool
+    n: int
     max_tokens: int | None
     sampling: SamplingFields
-    wishes: tuple[BodyWish, ...]
+    answer: AnswerPlan
+    asks: tuple[Ask, ...]
+    shown: Shown
     think_threshold: float | None
 
 
-def parse_chat(body: JsonObject) -> ChatRequest:
+def parse_chat(body: JsonObject, limits: RequestLimits) -> ChatRequest:
     """Check every field of `body`. Raises InvalidRequestError naming the first one that cannot be taken."""
+    values = _checked(body)
+    answer, told = plan_answer(values, limits)
+    asks = tuple(ask for name in MODE_FIELDS for ask in values.get(name, ()))
+    include_usage, continuous_usage = _usage(values)
+    return ChatRequest(
+        model=values["model"],
+        messages=with_tools(values["messages"], told),
+        stream=values.get("stream", False),
+        include_usage=include_usage,
+        continuous_usage=continuous_usage,
+        n=_choices(values, limits),
+        max_tokens=_max_tokens(values),
+        sampling=SamplingFields(**{f.name: values.get(f.name) for f in fields(SamplingFields)}),
+        answer=answer,
+        asks=asks,
+        shown=_shown(asks, answer),
+        think_threshold=values.get("think_threshold"),
+    )
+
+
+def _checked(body: JsonObject) -> dict[str, Any]:
+    """Return what the honoured fields that are not null hold."""
     values: dict[str, Any] = {}
     for name, value in body.items():
         if value is None:
@@ -68,21 +88,12 @@ def parse_chat(body: JsonObject) -> ChatRequest:
             values[name] = HONOURED[name](name, value)
         elif name in ANNOTATIONS:
             ANNOTATIONS[name](name, value)
-        elif not _asks_for_nothing(name, value):
+        elif not _is_neutral(name, value):
             raise _refusal(name)
     for name in ("model", "messages"):
         if name not in values:
-            raise InvalidRequestError(f"{name}: this field is required.", param=name, code="missing_required_parameter")
-    return ChatRequest(
-        model=values["model"],
-        messages=values["messages"],
-        stream=values.get("stream", False),
-        include_usage=_include_usage(values),
-        max_tokens=_max_tokens(values),
-        sampling=SamplingFields(**{f.name: values.get(f.name) for f in fields(SamplingFields)}),
-        wishes=tuple(wish for name in MODE_FIELDS for wish in values.get(name, ())),
-        think_threshold=values.get("think_threshold"),
-    )
+            raise missing(name)
+    return values
 
 
 def _refusal(name: str) -> InvalidRequestError:
@@ -92,17 +103,31 @@ def _refusal(name: str) -> InvalidRequestError:
     return InvalidRequestError(f"Unknown parameter: {shown!r}.", param=shown, code="unknown_parameter")
 
 
-def _asks_for_nothing(name: str, value: object) -> bool:
-    if value in ([], {}):
+def _is_neutral(name: str, value: object) -> bool:
+    if asks_for_nothing(value):
         return True
-    return any(type(value) is type(neutral) and value == neutral for neutral in NEUTRAL.get(name, ()))
+    return any(same(value, neutral) for neutral in NEUTRAL.get(name, ()))
 
 
-def _include_usage(values: Mapping[str, Any]) -> bool:
-    wanted = bool(values.get("stream_options", False))
-    if wanted and not values.get("stream", False):
+def _usage(values: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Return whether usage is told at the end of a stream, and whether in every chunk."""
+    options: Mapping[str, bool] = values.get("stream_options", {})
+    at_end, always = options.get("include_usage", False), options.get("continuous_usage_stats", False)
+    if (at_end or always) and not values.get("stream", False):
         raise InvalidRequestError("stream_options: only allowed when stream is true.", param="stream_options")
-    return wanted
+    if always and not at_end:
+        raise InvalidRequestError(
+            "stream_options.continuous_usage_stats: only together with include_usage.",
+            param="stream_options.continuous_usage_stats",
+        )
+    return at_end, always
+
+
+def _choices(values: Mapping[str, Any], limits: RequestLimits) -> int:
+    n: int = values.get("n", 1)
+    if n > limits.max_choices:
+        raise wrong_value("n", f"an integer between 1 and {limits.max_choices}", n)
+    return n
 
 
 def _max_tokens(values: Mapping[str, Any]) -> int | None:
@@ -114,183 +139,10 @@ def _max_tokens(values: Mapping[str, Any]) -> int | None:
     return limits.pop() if limits else None
 
 
-def _wrong_type(param: str, expected: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{param}: expected {expected}.", param=param, code="invalid_type")
-
-
-def _text(param: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise _wrong_type(param, "a string")
-    return value
-
-
-def _boolean(param: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong_type(param, "a boolean")
-    return value
-
-
-def _object(param: str, value: object) -> JsonObject:
-    if not isinstance(value, dict):
-        raise _wrong_type(param, "an object")
-    return value
-
-
-def _number(low: float, high: float, *, above: bool = False) -> Check:
-    """Return the check for a number in [low, high], or in (low, high] when it must be `above` low."""
-
-    def check(param: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _wrong_type(param, "a number")
-        # The comparison comes before float(), which an integer of 400 digits would break.
-        if not low <= value <= high or (above and value == low):
-            bounds = f"{'more than' if above else 'at least'} {low:g} and at most {high:g}"
-            raise InvalidRequestError(f"{param}: must be {bounds}.", param=param)
-        return float(value)
-
-    return check
-
-
-def _integer(low: int, high: int) -> Check:
-    def check(param: str, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise _wrong_type(param, "an integer")
-        if not low <= value <= high:
-            raise InvalidRequestError(f"{param}: must be between {low} and {high}.", param=param)
-        return value
-
-    return check
-
-
-def _stream_options(param: str, value: object) -> bool:
-    options = _object(param, value)
-    for name, option in options.items():
-        if option is None:
-            continue
-        if name not in ("include_usage", "continuous_usage_stats", "include_obfuscation"):
-            raise InvalidRequestError(f"Unknown parameter: {param}.{name[:100]}.", param=f"{param}.{name[:100]}")
-        if _boolean(f"{param}.{name}", option) and name != "include_usage":
-            raise UnsupportedParameterError(f"{param}.{name}", "this server cannot honour this value.")
-    return options.get("include_usage") is True
-
-
-def _effort(param: str, value: object) -> tuple[BodyWish, ...]:
-    effort = _text(param, value)
-    if effort not in EFFORTS:
-        raise InvalidRequestError(f"{param}: expected one of {', '.join(EFFORTS)}.", param=param)
-    return (BodyWish(param, EFFORTS[effort]),)
-
-
-def _template_arguments(param: str, value: object) -> tuple[BodyWish, ...]:
-    wishes = []
-    for name, argument in _object(param, value).items():
-        place = f"{param}.{name[:100]}"
-        if argument is None or (argument in ([], {})):
-            continue
-        if name not in ("enable_thinking", "thinking"):
-            raise UnsupportedParameterError(place, "only enable_thinking and thinking are supported.")
-        wishes.append(BodyWish(place, Wish.THINK if _boolean(place, argument) else Wish.NO_THINK))
-    return tuple(wishes)
-
-
-def _thinking(param: str, value: object) -> tuple[BodyWish, ...]:
-    options = _object(param, value)
-    for name, option in options.items():
-        if name != "type" and option is not None:
-            raise UnsupportedParameterError(f"{param}.{name[:100]}", "this server does not support this option.")
-    kind = options.get("type")
-    if kind is None:
-        return ()
-    if not isinstance(kind, str) or kind not in THINKING_TYPES:
-        raise InvalidRequestError(f"{param}.type: expected one of {', '.join(THINKING_TYPES)}.", param=f"{param}.type")
-    return (BodyWish(f"{param}.type", THINKING_TYPES[kind]),)
-
-
-MODE_FIELDS: Mapping[str, Check] = MappingProxyType(
-    {"reasoning_effort": _effort, "chat_template_kwargs": _template_arguments, "thinking": _thinking}
-)
-HONOURED: Mapping[str, Check] = MappingProxyType(
-    {
-        **MODE_FIELDS,
-        "think_threshold": _number(0, 1),
-        "model": _text,
-        "messages": parse_messages,
-        "stream": _boolean,
-        "stream_options": _stream_options,
-        "max_tokens": _integer(1, INT64 - 1),
-        "max_completion_tokens": _integer(1, INT64 - 1),
-        "temperature": _number(0, 2),
-        "top_p": _number(0, 1, above=True),
-        "top_k": _integer(-1, INT32 - 1),
-        "min_p": _number(0, 1),
-        "presence_penalty": _number(-2, 2),
-        "frequency_penalty": _number(-2, 2),
-        # Beyond these, 32-bit logits overflow inside the engine and the batch has NaNs.
-        "repetition_penalty": _number(0.01, 100),
-        "seed": _integer(-INT64, INT64 - 1),
-    }
-)
-# Labels for the caller's own books; nothing about the answer depends on them.
-ANNOTATIONS: Mapping[str, Check] = MappingProxyType(
-    {"user": _text, "safety_identifier": _text, "prompt_cache_key": _text, "metadata": _object}
-)
-# Fields that are not supported, each with the values that ask for nothing (null, [] and {} always do).
-NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
-    {
-        "n": (1,),
-        "best_of": (1,),
-        "stop": (),
-        "logprobs": (False,),
-        "top_logprobs": (0,),
-        "logit_bias": (),
-        "tools": (),
-        "tool_choice": ("none", "auto"),
-        "parallel_tool_calls": (True, False),
-        "functions": (),
-        "function_call": ("none", "auto"),
-        "response_format": ({"type": "text"},),
-        "modalities": (["text"],),
-        "audio": (),
-        "prediction": (),
-        "web_search_options": (),
-        "verbosity": ("medium",),
-        "store": (False,),
-        "service_tier": ("auto", "default"),
-        "prompt_cache_retention": ("in_memory", "in-memory"),
-        "prompt_cache_options": (),
-        "moderation": (),
-        "reasoning": (),
-        "enable_thinking": (),
-        "thinking_budget": (),
-        "thinking_token_budget": (-1,),
-        "include_reasoning": (True,),
-        "separate_reasoning": (True,),
-        "min_tokens": (0,),
-        "ignore_eos": (False,),
-        "use_beam_search": (False,),
-        "length_penalty": (1, 1.0),
-        "stop_token_ids": (),
-        "bad_words": (),
-        "allowed_token_ids": (),
-        "logits_processors": (),
-        "prompt_logprobs": (),
-        "skip_special_tokens": (),
-        "spaces_between_special_tokens": (),
-        "include_stop_str_in_output": (False,),
-        "echo": (False,),
-        "add_generation_prompt": (True,),
-        "continue_final_message": (False,),
-        "add_special_tokens": (False,),
-        "documents": (),
-        "chat_template": (),
-        "structured_outputs": (),
-        "priority": (0,),
-        "request_id": (),
-        "return_token_ids": (False,),
-        "return_tokens_as_token_ids": (False,),
-        "truncate_prompt_tokens": (-1,),
-        "cache_salt": (),
-        "kv_transfer_params": (),
-        "vllm_xargs": (),
-    }
-)
+def _shown(asks: tuple[Ask, ...], answer: AnswerPlan) -> Shown:
+    shown, param = visibility(asks)
+    if shown is Shown.INLINE and answer.top_logprobs is not None:
+        # Log-probabilities are aligned with the content, and there are none of the reasoning.
+        both = f"{param}, logprobs"
+        raise InvalidRequestError(f"{both}: log-probabilities go with an answer that stands alone.", param=both)
+    return shown

@@ -23,7 +23,10 @@ from .cli import ModelNotFoundError, ServeOptions, find_model
 from .engine import Engine, EngineError
 from .engine_fake import FakeEngine
 from .engine_vllm import VllmEngine, VllmOptions
-from .settings import Settings, SettingsError
+from .operators import load_operators
+from .policy_file import load_policy
+from .setting_checks import SettingsError
+from .settings import Settings
 
 HEALTH_POLL_S = 0.5
 LINGER_S = 2.0
@@ -70,7 +73,7 @@ def run(options: ServeOptions) -> int:
 def _run(options: ServeOptions) -> int:
     model_dir = find_model(options.model)
     tokenizer = ChatTokenizer.load(model_dir)
-    settings = Settings(model_name=options.name or tokenizer.manifest.name, model_dir=model_dir, **options.settings)
+    settings = make_settings(options, model_dir, tokenizer)
     engine = make_engine(options, model_dir, tokenizer)
     listener = listen(settings.host, settings.port)
     server = GatewayServer(create_app(settings, engine, tokenizer), settings, engine)
@@ -80,6 +83,18 @@ def _run(options: ServeOptions) -> int:
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner, listener:
         print(f"lhrm-serve: loading {model_dir} ({options.engine})", file=sys.stderr, flush=True)
         return runner.run(_serve(server, engine, listener))
+
+
+def make_settings(options: ServeOptions, model_dir: Path, tokenizer: ChatTokenizer) -> Settings:
+    """Return the settings, with what the operator's files say. Raises SettingsError."""
+    name = options.name or tokenizer.manifest.name
+    return Settings(
+        model_name=name,
+        model_dir=model_dir,
+        policy=load_policy(options.policy_file, name, options.policy_flags),
+        operators=load_operators(options.operator_keys, options.trusted_proxies),
+        **options.settings,
+    )
 
 
 def _log_to_stderr() -> None:
@@ -121,6 +136,8 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         app,
         log_level="warning",
         access_log=False,
+        # The peer's address gives operator rights, so no header may replace it.
+        proxy_headers=False,
         server_header=False,
         lifespan="on",
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
