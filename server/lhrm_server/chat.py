@@ -82,7 +82,7 @@ class ChatPipeline:
     def _admitted(self, n: int) -> Iterator[None]:
         # Each choice is a sequence in the engine; a request that alone has more than the limit runs when it is alone.
         if self._running and self._running + n > self._limit:
-            raise OverloadedError(f"{self._running} requests are in flight, and this server admits {self._limit}.")
+            raise OverloadedError(f"{self._running} completions are in flight, and this server admits {self._limit}.")
         self._running += n
         self._metrics.admitted(1)
         try:

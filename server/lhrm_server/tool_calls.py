@@ -49,14 +49,19 @@ def tool_reader(plan: ToolPlan) -> ToolReader:
 
 
 class HermesReader:
-    """``<tool_call>{"name", "arguments"}</tool_call>`` blocks between other text; blanks that touch one go with it."""
+    """``<tool_call>{"name", "arguments"}</tool_call>`` blocks between other text.
+
+    Blanks that touch a call go with it, but for those between text in front of it and text behind it.
+    """
 
     def __init__(self) -> None:
         self.calls = 0
         self.malformed = 0
         self.unfinished = False
         self._held = ""
-        self._after_call = False
+        self._gave_text = False
+        # Blanks in front of the calls just read; None where text came last.
+        self._gap: str | None = None
 
     def feed(self, text: str) -> list[Delta]:
         """Take a piece of the answer."""
@@ -65,18 +70,19 @@ class HermesReader:
         while (start := self._held.find(OPEN)) >= 0:
             end = self._block(start, out)
             if end is None:
-                before = self._held[:start].rstrip()
-                return out + self._content(before, len(before))
+                break
             self._held = self._held[end:]
-        begun = len(self._held) - prefix_at_end(self._held, (OPEN,))
+        begun = start if start >= 0 else len(self._held) - prefix_at_end(self._held, (OPEN,))
         # Blanks wait too: a block may follow them.
         ready = self._held[:begun].rstrip()
-        return out + self._content(ready, len(ready))
+        self._held = self._held[len(ready) :]
+        return out + self._content(ready)
 
     def finish(self) -> list[Delta]:
         """Give back what was held: no more text comes."""
-        self.unfinished = self.unfinished or OPEN in self._held
-        return self._content(self._held, len(self._held))
+        rest, self._held = self._held, ""
+        self.unfinished = self.unfinished or OPEN in rest
+        return self._content(rest)
 
     def _block(self, start: int, out: list[Delta]) -> int | None:
         """Read the block at `start` into `out` and return its end, None while it is not complete."""
@@ -84,7 +90,7 @@ class HermesReader:
         while (close := self._held.find(CLOSE, close)) >= 0:
             body, close = self._held[start + len(OPEN) : close], close + len(CLOSE)
             try:
-                name, arguments = _call(_parsed(body), "arguments")
+                name, arguments = _call(_DECODER.decode(body), "arguments")
             except json.JSONDecodeError as exc:
                 if exc.msg.startswith("Unterminated string"):
                     # This closing tag is text inside an argument.
@@ -92,23 +98,23 @@ class HermesReader:
             except (ValueError, RecursionError):
                 pass
             else:
-                out += self._content(self._held[:start].rstrip(), 0)
+                out += self._content(before := self._held[:start].rstrip())
+                if self._gap is None:
+                    self._gap = self._held[len(before) : start] if self._gave_text else ""
                 out.append(ToolCallDelta(self.calls, new_call_id(), name, arguments))
-                self.calls, self._after_call = self.calls + 1, True
+                self.calls += 1
                 return close
             self.malformed += 1
-            out += self._content(self._held[:close], 0)
+            out += self._content(self._held[:close])
             return close
         return None
 
-    def _content(self, text: str, taken: int) -> list[Delta]:
-        """Return `text` as content, and drop `taken` characters of what is held."""
-        self._held = self._held[taken:]
-        if self._after_call:
+    def _content(self, text: str) -> list[Delta]:
+        if self._gap is not None:
             text = text.lstrip()
         if not text:
             return []
-        self._after_call = False
+        text, self._gap, self._gave_text = (self._gap or "") + text, None, True
         return [AnswerDelta(text)]
 
 
@@ -188,11 +194,6 @@ def _no_constant(name: str) -> float:
 
 # Models write line breaks into strings, which strict JSON forbids.
 _DECODER = json.JSONDecoder(strict=False, parse_constant=_no_constant)
-
-
-def _parsed(body: str) -> object:
-    value: object = _DECODER.decode(body)
-    return value
 
 
 def _call(value: object, arguments_key: str) -> tuple[str, str]:
