@@ -130,3 +130,42 @@ def record_of(events: list[ChatEvent]) -> UsageRecord:
     """Return the record of a request that finished."""
     assert isinstance(events[-1], Finished)
     return events[-1].record
+
+
+def gathered(chunks: list[Any], index: int = 0) -> dict[str, Any]:
+    """Return what a client makes of the chunks of one choice."""
+    whole: dict[str, Any] = {"reasoning": "", "content": "", "logprobs": [], "calls": {}, "finish": []}
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            if choice["index"] != index:
+                continue
+            delta = choice["delta"]
+            assert delta.get("reasoning") == delta.get("reasoning_content")
+            whole["reasoning"] += delta.get("reasoning") or ""
+            whole["content"] += delta.get("content") or ""
+            whole["logprobs"] += (choice["logprobs"] or {"content": []})["content"]
+            for call in delta.get("tool_calls", []):
+                known = whole["calls"].setdefault(call["index"], {"id": None, "name": None, "arguments": ""})
+                known["id"] = known["id"] or call.get("id")
+                known["name"] = known["name"] or call["function"].get("name")
+                known["arguments"] += call["function"]["arguments"]
+            if choice["finish_reason"]:
+                whole["finish"].append((choice["finish_reason"], choice["stop_reason"], choice["lhrm"]))
+    return whole
+
+
+def same(asked: ChatJob, events: list[ChatEvent], form: ReplyForm | None = None) -> dict[str, Any]:
+    """Assert that stream and reply agree on every choice; return the reply."""
+    body, chunks = body_of(asked, events, form), chunks_of(asked, events, form)
+    for choice in body["choices"]:
+        message, seen = choice["message"], gathered(chunks, choice["index"])
+        assert seen["content"] == (message["content"] or "")
+        assert seen["reasoning"] == (message.get("reasoning") or "")
+        assert seen["logprobs"] == (choice["logprobs"] or {"content": []})["content"]
+        assert [(c["id"], c["name"], c["arguments"]) for c in seen["calls"].values()] == [
+            (c["id"], c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", [])
+        ]
+        assert seen["finish"] == [(choice["finish_reason"], choice["stop_reason"], choice["lhrm"])]
+    finished = [chunk for chunk in chunks if any(choice["finish_reason"] for choice in chunk["choices"])]
+    assert finished[-1]["lhrm"] == body["lhrm"]
+    return body

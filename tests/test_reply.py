@@ -11,51 +11,12 @@ from lhrm_server.control import Shown
 from lhrm_server.engine import Grammar
 from lhrm_server.policy import Wish
 from lhrm_server.wire import ReplyForm
-from pipeline_rig import TOKENIZER, Rig, body_of, chunks_of, job
+from pipeline_rig import TOKENIZER, Rig, body_of, gathered, job, same
 
 TAGS, END = TOKENIZER.tags, TOKENIZER.turn_end_id
 BODY = think(TOKENIZER, "because", "yes 🤔")
 CALL = '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
 AUTO = AnswerPlan(tools=ToolPlan("auto"))
-
-
-def gathered(chunks, index=0):
-    """Return what a client makes of the chunks of one choice."""
-    whole = {"reasoning": "", "content": "", "logprobs": [], "calls": {}, "finish": []}
-    for chunk in chunks:
-        for choice in chunk["choices"]:
-            if choice["index"] != index:
-                continue
-            delta = choice["delta"]
-            assert delta.get("reasoning") == delta.get("reasoning_content")
-            whole["reasoning"] += delta.get("reasoning") or ""
-            whole["content"] += delta.get("content") or ""
-            whole["logprobs"] += (choice["logprobs"] or {"content": []})["content"]
-            for call in delta.get("tool_calls", []):
-                known = whole["calls"].setdefault(call["index"], {"id": None, "name": None, "arguments": ""})
-                known["id"] = known["id"] or call.get("id")
-                known["name"] = known["name"] or call["function"].get("name")
-                known["arguments"] += call["function"]["arguments"]
-            if choice["finish_reason"]:
-                whole["finish"].append((choice["finish_reason"], choice["stop_reason"], choice["lhrm"]))
-    return whole
-
-
-def same(asked, events, form):
-    """Assert that stream and reply agree on every choice; return the reply."""
-    body, chunks = body_of(asked, events, form), chunks_of(asked, events, form)
-    for choice in body["choices"]:
-        message, seen = choice["message"], gathered(chunks, choice["index"])
-        assert seen["content"] == (message["content"] or "")
-        assert seen["reasoning"] == (message.get("reasoning") or "")
-        assert seen["logprobs"] == (choice["logprobs"] or {"content": []})["content"]
-        assert [(c["id"], c["name"], c["arguments"]) for c in seen["calls"].values()] == [
-            (c["id"], c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", [])
-        ]
-        assert seen["finish"] == [(choice["finish_reason"], choice["stop_reason"], choice["lhrm"])]
-    finished = [chunk for chunk in chunks if any(choice["finish_reason"] for choice in chunk["choices"])]
-    assert finished[-1]["lhrm"] == body["lhrm"]
-    return body
 
 
 PLANS = {
