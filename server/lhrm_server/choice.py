@@ -50,8 +50,8 @@ class Generated:
 
     deltas: tuple[Delta, ...]
     index: int = 0
-    reasoning_tokens: int = 0
     completion_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,7 @@ class Choice:
     def _answer_call(self) -> GenerationRequest | None:
         if not self._room:
             return None
+        # To the engine the reasoning is prompt now: presence and frequency penalties count the answer's own ids.
         return self._call(Phase.ANSWER, (*self._prompt_ids, *self._reasoning_ids), answering=True)
 
     def _retry_call(self) -> GenerationRequest:
@@ -211,7 +212,7 @@ class Choice:
             deltas, self._waiting = self._waiting + deltas, []
         parser = self._parser
         self._request_meter.tokens_came(answering=parser.answer_tokens > 0)
-        return Generated(tuple(deltas), self._index, self._reasoning_tokens + parser.reasoning_tokens, self._used)
+        return Generated(tuple(deltas), self._index, self._used, self._reasoning_tokens + parser.reasoning_tokens)
 
 
 def reasoning_budget(plan: ModePlan, limit: int) -> int | None:

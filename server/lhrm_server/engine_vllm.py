@@ -304,6 +304,9 @@ def _structured(grammar: Grammar) -> StructuredOutputsParams:
 def _delta(output: RequestOutput, sampling: Sampling) -> TokenDelta:
     completion = output.outputs[0]
     reason = completion.finish_reason
+    if reason == "error" and sampling.grammar is not None and not completion.token_ids:
+        # What passes vLLM's checks may still not compile, which the engine finds out behind the queue.
+        raise RequestRefusedError("vLLM could not compile the grammar")
     if reason is not None and reason not in REASONS:
         raise EngineError(f"vLLM ended the sequence with {reason!r}")
     logprobs, wanted = None, sampling.logprob_token_ids

@@ -52,7 +52,8 @@ class StreamFramer:
             self._views = [View(self._form.shown, event.decision.mode) for _ in range(self._facts.n)]
             return []
         if isinstance(event, Generated):
-            self._made[event.index] = (event.completion_tokens, event.reasoning_tokens)
+            if self._form.continuous_usage:
+                self._made[event.index] = (event.completion_tokens, event.reasoning_tokens)
             return [self._chunk(event.index, delta) for delta in self._views[event.index].deltas(event.deltas)]
         if isinstance(event, ChoiceFinished):
             return self._finished(event.record)
@@ -80,19 +81,15 @@ class StreamFramer:
         return frames
 
     def _chunk(self, index: int, delta: Delta) -> bytes:
-        content, extra = _delta(delta), {}
+        content, extra, logprobs = _delta(delta), {}, None
         if index not in self._opened:
             if not self._opened and self._decision is not None:
                 extra = {"lhrm": decision_object(self._decision)}
             self._opened.add(index)
             content = {"role": "assistant", **content}
-        entries = delta.logprobs if isinstance(delta, AnswerDelta) else ()
-        choice = {
-            "index": index,
-            "delta": content,
-            "logprobs": logprobs_object(entries) if entries else None,
-            "finish_reason": None,
-        }
+        if isinstance(delta, AnswerDelta) and delta.logprobs:
+            logprobs = logprobs_object(delta.logprobs)
+        choice = {"index": index, "delta": content, "logprobs": logprobs, "finish_reason": None}
         return frame(self._envelope([choice], extra))
 
     def _envelope(self, choices: list[Json], extra: Json) -> Json:

@@ -78,7 +78,8 @@ class AnswerParser:
     def feed(self, ids: Iterable[int]) -> list[Delta]:
         """Return what `ids` complete. Raises EngineError when ids follow the end of turn."""
         ids = tuple(ids)
-        self.stray_tags += sum(token in self._openers for token in ids)
+        for token in ids:
+            self.stray_tags += token in self._openers
         try:
             spans = self._splitter.feed(ids)
         except FormatError as exc:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from lhrm_train.format import THINK_CLOSE, THINK_OPEN, Mode
 
@@ -21,10 +21,10 @@ class View:
         self._opened = False
         self._closed = False
 
-    def deltas(self, deltas: Iterable[Delta]) -> list[Delta]:
+    def deltas(self, deltas: Sequence[Delta]) -> Sequence[Delta]:
         """Return the deltas as they are shown."""
         if self._shown is Shown.SEPARATE:
-            return list(deltas)
+            return deltas
         if self._shown is Shown.HIDDEN:
             return [delta for delta in deltas if not isinstance(delta, ReasoningDelta)]
         return [shown for delta in deltas for shown in self._inline(delta)]

@@ -16,6 +16,8 @@ from .policy import ModeDecision
 Json = dict[str, Any]
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+# Built once: json.dumps would build an encoder for every frame.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class ReplyForm:
 
 def frame(payload: Json | ErrorBody) -> bytes:
     """Return one server-sent event."""
-    return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n\n"
+    return b"data: " + _ENCODER.encode(payload).encode("utf-8") + b"\n\n"
 
 
 def usage_object(prompt: int, completion: int, reasoning: int) -> Json:
