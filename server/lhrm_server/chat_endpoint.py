@@ -199,7 +199,8 @@ def _headers(decision: ModeDecision, latency: Latency, *, complete: bool) -> lis
 def _engine_failure(exc: EngineError, job: ChatJob) -> GatewayError:
     """Return what the client is told: a 400 with the reason when the fault is its own."""
     if isinstance(exc, RequestRefusedError):
-        param = "response_format" if job.answer.tools is None else "tools"
+        tools = job.answer.tools
+        param = "response_format" if tools is None or tools.kind == "auto" else "tools"
         return AnswerRefusedError(f"{param}: {exc}", param=param)
     log.error("%s: %s: %s", job.facts.completion_id, type(exc).__name__, exc)
     return EngineFailureError(exc)
