@@ -107,8 +107,8 @@ LIST = {
         ("", [("f", "{}"), ("g", '{"t": "}]"}')], FINE),
     ),
     "empty": ("[]", ("", [], FINE)),
-    "cut": ('[{"name":"f","parameters":{}},{"na', (',{"na', [("f", "{}")], (0, True))),
-    "cut at once": ("[", ("[", [], (0, True))),
+    "cut": ('[{"name":"f","parameters":{}},{"na', ('{"na', [("f", "{}")], (0, True))),
+    "cut at once": ("[", ("", [], (0, True))),
     "no call": ('[{"x": 1}]', ('{"x": 1}', [], (1, False))),
 }
 

@@ -15,6 +15,8 @@ from .deltas import AnswerDelta, Delta, ToolCallDelta
 from .stops import prefix_at_end
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+BETWEEN = " \n\r\t[,"
+"""What stands in front of the elements of a JSON list."""
 
 
 class ToolReader(Protocol):
@@ -142,10 +144,11 @@ class ListReader:
         if rest.strip() in ("", "]", "[]"):
             return []
         self.unfinished = True
-        return [AnswerDelta(rest)]
+        rest = rest.lstrip(BETWEEN)
+        return [AnswerDelta(rest)] if rest else []
 
     def _next(self) -> Delta | None:
-        begin = len(self._held) - len(self._held.lstrip(" \n\r\t[,"))
+        begin = len(self._held) - len(self._held.lstrip(BETWEEN))
         if not self._held.startswith("{", begin):
             return None
         try:
