@@ -108,7 +108,7 @@ def test_models_and_version(live):
 @pytest.mark.parametrize(
     ("question", "options", "error", "param"),
     [
-        ("q", {"extra": {"logit_bias": {"1": 1}}}, BadRequestError, "logit_bias"),
+        ("q", {"extra": {"echo": True}}, BadRequestError, "echo"),
         ("q", {"extra": {"frobnicate": 1}}, BadRequestError, "frobnicate"),
         ("q", {"max_tokens": 0}, BadRequestError, "max_tokens"),
         ("q", {"mode": "think", "extra": {"reasoning_effort": "none"}}, BadRequestError, None),

@@ -68,7 +68,7 @@ def test_models(client):
 @pytest.mark.parametrize(
     ("fields", "kind", "status", "param"),
     [
-        ({"n": 2}, openai.BadRequestError, 400, "n"),
+        ({"n": 0}, openai.BadRequestError, 400, "n"),
         ({"extra_body": {"bogus": 1}}, openai.BadRequestError, 400, "bogus"),
         ({"reasoning_effort": "none", "extra_body": {"think_threshold": 0.1}}, openai.BadRequestError, 400, None),
         ({"max_tokens": 100_000}, openai.BadRequestError, 400, "messages"),
@@ -119,4 +119,4 @@ async def test_async_client(client):
             reply = await other.chat.completions.create(model=f"{MODEL}-no-think", messages=HELLO)
             assert reply.choices[0].message.content == "fünf ✓"
             with pytest.raises(openai.BadRequestError):
-                await other.chat.completions.create(model=MODEL, messages=HELLO, stop=["x"])
+                await other.chat.completions.create(model=MODEL, messages=HELLO, n=0)
