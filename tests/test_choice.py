@@ -216,6 +216,20 @@ async def test_a_retry_asks_once_more_without_thinking(fields):
     assert rig.metrics.registry.get_sample_value("lhrm_answers_retried_total", {"model": "m"}) == 1
 
 
+async def test_half_a_character_of_the_reasoning_is_not_lost_in_a_retry():
+    # Some engines end a sequence without an id for it.
+    half = tuple(TOKENIZER.encode_text("é"))[:1]
+    assert TOKENIZER.decode(half) == "\ufffd"
+    retry = (*ANSWER, TAGS.no_think_end, END)
+    _, events, choice = await run(
+        job(Wish.THINK, retry_unanswered=True), think_ids=(*REASONING, *half), no_think_ids=retry
+    )
+    assert texts(events) == ("abcde\ufffd", "xy")
+    kinds = [type(delta) for delta in deltas(events)]
+    assert kinds.index(AnswerDelta) == kinds.count(ReasoningDelta)
+    assert choice.answer_retried
+
+
 async def test_a_retry_keeps_what_was_asked_of_the_answer_and_tries_only_once():
     answer = AnswerPlan(stop=("y",), grammar=JSON.grammar)
     rig, events, choice = await run(

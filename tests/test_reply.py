@@ -199,3 +199,12 @@ async def test_a_retry_is_marked_on_its_choice():
     (choice,) = body["choices"]
     assert (choice["lhrm"]["answer_retried"], choice["lhrm"]["reasoning_ended_by"]) == (True, "eos")
     assert (choice["message"]["content"], choice["lhrm"]["answer_missing"]) == ("yes", None)
+
+
+async def test_continuous_usage_keeps_the_reasoning_of_a_choice_that_is_asked_again():
+    rig = Rig(think_ids=(9, 9, 9, END), no_think_ids=(*TOKENIZER.encode_text("yes"), TAGS.no_think_end, END))
+    chunks = await rig.chunks(job(Wish.THINK, retry_unanswered=True), ReplyForm(continuous_usage=True))
+    reasoned = [chunk["usage"]["completion_tokens_details"]["reasoning_tokens"] for chunk in chunks]
+    assert reasoned == sorted(reasoned)
+    assert reasoned[-1] == 3
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks][-1] == rig.engine.emitted_tokens

@@ -48,14 +48,9 @@ class AnswerFilter:
         return self._reader
 
     def expect(self, rows: Iterable[Mapping[int, float]]) -> None:
-        """Note the log-probabilities of ids that are about to come, in their order."""
+        """Note the log-probabilities of ids that are about to come, in their order; the answer's come first."""
         if self._top is not None:
             self._rows.extend(rows)
-
-    def skip(self, count: int) -> None:
-        """Pass over ids that are no part of the answer."""
-        for _ in range(min(count, len(self._rows))):
-            self._rows.popleft()
 
     def feed(self, ids: Iterable[int]) -> list[Delta]:
         """Take ids of the answer."""

@@ -105,8 +105,6 @@ class AnswerParser:
                 return ended + self._noted(self._filter.feed(span.ids))
             return ended + self._answer_text(self._answer.feed(span.ids))
         self.overhead_tokens += len(span.ids)
-        if self._filter is not None:
-            self._filter.skip(len(span.ids))
         return ended
 
     def _reasoning_text(self, text: str) -> list[Delta]:
