@@ -185,6 +185,16 @@ async def test_the_reserve_keeps_room_for_an_answer():
     assert choice.reasoning_ended_by is ReasoningEnding.BUDGET
 
 
+@pytest.mark.parametrize(("max_tokens", "answer"), [(200, "xy"), (3, "x"), (2, "")])
+async def test_half_a_character_at_the_budget_is_given_once(max_tokens, answer):
+    emoji = tuple(TOKENIZER.encode_text("🤔"))
+    assert len(emoji) > 1
+    body = (*emoji, TAGS.think_end, *ANSWER, END)
+    _, events, choice = await run(job(Wish.THINK, max_tokens=max_tokens, budget=1), think_ids=body)
+    assert texts(events) == ("\ufffd", answer)
+    assert (choice.reasoning, choice.completion) == (1, min(max_tokens, 2 + len(ANSWER) + 1))
+
+
 EOS_BODY = (*REASONING, END)
 
 

@@ -121,8 +121,8 @@ class Choice:
             if request is None and self._phase is Phase.REASONING and self._parser.reasoning_closed:
                 # The reasoning ended as it should, with nothing left for the answer.
                 reason = StopReason.LENGTH
-        last = self._waiting + self._parser.finish()
-        if last:
+        last = self._parser.finish()
+        if last or self._waiting:
             yield self._generated(last)
         yield ChoiceFinished(self._meter.finish(reason))
 
@@ -208,7 +208,7 @@ class Choice:
         return deltas
 
     def _generated(self, deltas: list[Delta]) -> Generated:
-        if self._waiting and self._waiting is not deltas:
+        if self._waiting:
             deltas, self._waiting = self._waiting + deltas, []
         parser = self._parser
         self._request_meter.tokens_came(answering=parser.answer_tokens > 0)
