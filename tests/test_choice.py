@@ -375,3 +375,40 @@ def test_counts_are_the_ids_and_never_above_the_limit(limit, budget, reserve, ow
     reasoning, text = texts(events)
     assert "abcde".startswith(reasoning)
     assert "xy".startswith(text)
+
+
+PLAIN_IDS = st.lists(
+    st.integers(0, TOKENIZER.vocab_size - 1).filter(lambda i: i not in (END, TAGS.think_end, TAGS.no_think_end)),
+    max_size=8,
+).map(tuple) | st.text(max_size=4).map(lambda text: tuple(TOKENIZER.encode_text(text)))
+
+
+def as_text(ids):
+    return b"".join(map(TOKENIZER.token_bytes, ids)).decode("utf-8", "replace")
+
+
+@given(
+    PLAIN_IDS,
+    PLAIN_IDS,
+    st.integers(1, 24),
+    st.none() | st.integers(0, 12),
+    st.sampled_from([None, AnswerPlan(logit_bias={1: 1.0}), AnswerPlan(top_logprobs=0), AnswerPlan(stop=("\n\n\n",))]),
+    st.lists(st.integers(1, 5), min_size=1, max_size=3),
+)
+def test_whatever_the_model_writes_comes_out_once_and_in_its_place(thought, said, limit, budget, answer, chunks):
+    bound = budget is not None and budget < limit
+    reasoning = thought[: min(budget if bound else limit, limit)]
+    forced = bound and len(thought) >= budget
+    closed = forced or len(thought) < limit
+    room = limit - len(reasoning) - closed
+    spoken = said[:room] if closed else ()
+    asked = job(Wish.THINK, max_tokens=limit, budget=budget, answer=answer)
+    script = {"think_ids": (*thought, TAGS.think_end, *said, END), "chunks": tuple(chunks)}
+    _, events, choice = asyncio.run(run(asked, **script))
+    if "\n\n\n" not in as_text(spoken):
+        assert texts(events) == (as_text(reasoning), as_text(spoken))
+        assert figures(choice) == (len(reasoning), len(spoken), closed + (closed and room > len(said)))
+    if answer is not None and answer.top_logprobs is not None:
+        assert [entry.data for entry in entries(events)] == [TOKENIZER.token_bytes(token) for token in spoken]
+    expected = ReasoningEnding.BUDGET if forced else ReasoningEnding.MODEL if closed else ReasoningEnding.LENGTH
+    assert choice.reasoning_ended_by is expected
