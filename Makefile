@@ -1,10 +1,11 @@
 # Every recipe a person or CI runs. `make help` lists them.
-# MODEL is a checkpoint directory or a short name.
+# MODEL is a checkpoint directory or a short name; ENGINE_URL a running `vllm serve`.
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?= nano
 DEVICE ?= auto
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+ENGINE_URL ?=
 SERVE_ARGS ?=
 PYTEST_ARGS ?=
 CLIENTS ?=
@@ -23,8 +24,8 @@ setup: ## make .venv with what serving and training need (CUDA build of vLLM whe
 setup-dev: ## the same, what training on other bases and data needs, and the development tools
 	@$(SETUP) --dev
 
-serve: setup ## serve MODEL on HOST:PORT
-	@exec $(BIN)/python -m lhrm_server --host "$(HOST)" --port "$(PORT)" --model "$(MODEL)" $(SERVE_ARGS)
+serve: setup ## serve MODEL on HOST:PORT, on ENGINE_URL where that is given
+	@exec $(BIN)/python -m lhrm_server --host "$(HOST)" --port "$(PORT)" --model "$(MODEL)" $(if $(ENGINE_URL),--engine-url "$(ENGINE_URL)") $(SERVE_ARGS)
 
 check: setup-dev ## lint, format, types
 	$(BIN)/ruff check .

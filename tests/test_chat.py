@@ -1,55 +1,21 @@
 """The pipeline: what the engine is asked, and exactly one record whatever the ending."""
 
 import asyncio
-import time
 from contextlib import aclosing
 
 import pytest
-from gateway_fixtures import load_tokenizer, scripted, until
-from lhrm_server.accounting import Ending, Failure, RequestFacts
-from lhrm_server.chat import ChatJob, ChatPipeline, Decided, Finished, Generated
+from gateway_fixtures import scripted, until
+from lhrm_server.accounting import Ending, Failure
+from lhrm_server.chat import ChoiceFinished, Decided, Finished, Generated
+from lhrm_server.control import Wish
+from lhrm_server.deltas import AnswerDelta, ReasoningDelta
 from lhrm_server.engine import EngineDeadError, EngineError, Sampling, StopReason
-from lhrm_server.engine_fake import FakeEngine
 from lhrm_server.errors import OverloadedError
-from lhrm_server.ledger import Ledger
-from lhrm_server.metrics import Metrics
-from lhrm_server.parser import AnswerDelta, ReasoningDelta
-from lhrm_server.policy import ModePlan, Source, Wish
-from lhrm_server.prompt import PromptBuilder
-from lhrm_server.request import SamplingFields
+from pipeline_rig import TOKENIZER, Rig, spelled
 
-from lhrm_train.format import Message, Mode
+from lhrm_train.format import Mode
 
-TOKENIZER = load_tokenizer()
 TAGS = TOKENIZER.tags
-
-
-class Rig:
-    def __init__(self, limit=8, **script):
-        self.engine = FakeEngine(TOKENIZER, scripted(TOKENIZER, **script))
-        self.records = []
-        metrics = Metrics("m")
-        self.pipeline = ChatPipeline(self.engine, TOKENIZER, Ledger(metrics, self.records.append), metrics, limit)
-
-    async def run(self, wish=Wish.AUTO, threshold=0.5, **fields):
-        if not await self.engine.healthy():
-            await self.engine.start()
-        return self.pipeline.run(job(wish, threshold, **fields))
-
-    async def events(self, *args, **fields):
-        return [event async for event in await self.run(*args, **fields)]
-
-
-def job(wish=Wish.AUTO, threshold=0.5, max_tokens=200, **sampling):
-    prompt = PromptBuilder(TOKENIZER, 512).build((Message("user", "hi"),), max_tokens)
-    facts = RequestFacts("r", "c", "m", False, wish, prompt.prompt_tokens, max_tokens, time.monotonic())
-    source = Source.MODEL if wish is Wish.AUTO else Source.REQUEST
-    return ChatJob(facts, ModePlan(wish, source, threshold), prompt, SamplingFields(**sampling))
-
-
-def spelled(events, kind):
-    deltas = [delta for event in events if isinstance(event, Generated) for delta in event.deltas]
-    return "".join(delta.text for delta in deltas if isinstance(delta, kind))
 
 
 async def test_decide_then_generate_is_what_the_engine_sees():
@@ -174,7 +140,7 @@ async def test_no_more_than_the_limit_run_and_the_rest_leave_no_record():
     rig = Rig(limit=2, hang_at=0)
     tasks = [asyncio.create_task(rig.events()) for _ in range(2)]
     await until(lambda: rig.engine.active == 2)
-    with pytest.raises(OverloadedError, match="2 requests"):
+    with pytest.raises(OverloadedError, match="2 completions"):
         await rig.events()
     for task in tasks:
         task.cancel()
@@ -182,3 +148,75 @@ async def test_no_more_than_the_limit_run_and_the_rest_leave_no_record():
     assert len(rig.records) == 2
     rig.engine.script = scripted(TOKENIZER)
     assert isinstance((await rig.events())[-1], Finished)
+
+
+async def test_choices_share_one_decision_and_have_seeds_counts_and_requests_of_their_own():
+    rig = Rig(p_think=0.7, chunks=(3, 1))
+    events = await rig.events(n=3, seed=2**63 - 2, temperature=0.5)
+    decide, *generates = rig.engine.requests
+    assert decide.sampling.max_tokens == 1
+    assert [g.sampling.seed for g in generates] == [2**63 - 2, 2**63 - 1, -(2**63)]
+    assert len({g.request_id for g in rig.engine.requests}) == 4
+    assert {g.prompt_ids for g in generates} == {(*decide.prompt_ids, TAGS.think)}
+    for index in range(3):
+        texts = spelled(events, ReasoningDelta, index), spelled(events, AnswerDelta, index)
+        assert texts == ("Zwei plus drei, naïve 思考 🤔.", "5 ✓")
+    assert sorted(event.record.index for event in events if isinstance(event, ChoiceFinished)) == [0, 1, 2]
+    (record,) = rig.records
+    made = len(rig.engine.script.think_ids)
+    assert [choice.completion for choice in record.choices] == [made] * 3
+    assert (record.counts.completion, record.counts.prompt, record.counts.decide) == (
+        3 * made,
+        len(generates[0].prompt_ids),
+        1,
+    )
+    assert record.counts.reasoning == 3 * record.choices[0].reasoning > 0
+
+
+async def test_choices_run_at_the_same_time():
+    rig = Rig(hang_at=1)
+    task = asyncio.create_task(rig.events(n=4))
+    await until(lambda: rig.engine.hanging == 4)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (rig.engine.active, rig.engine.aborted) == (0, 4)
+    (record,) = rig.records
+    assert record.ended_by is Ending.ABORT
+    assert [choice.completion for choice in record.choices] == [1] * 4
+
+
+async def test_closing_the_stream_of_several_choices_aborts_them_all():
+    rig = Rig(hang_at=2)
+    async with aclosing(await rig.run(n=3)) as events:
+        async for event in events:
+            if isinstance(event, Generated):
+                break
+    assert (rig.engine.active, rig.engine.aborted) == (0, 3)
+    assert [record.ended_by for record in rig.records] == [Ending.ABORT]
+
+
+async def test_one_choice_that_fails_ends_the_others():
+    rig = Rig(fail_at=2)
+    with pytest.raises(EngineError, match="event 2"):
+        await rig.events(n=3)
+    assert rig.engine.active == 0
+    (record,) = rig.records
+    assert (record.ended_by, record.failure, len(record.choices)) == (Ending.ERROR, Failure.REQUEST, 3)
+
+
+async def test_choices_count_against_the_limit_but_never_lock_a_request_out():
+    rig = Rig(limit=3, hang_at=0)
+    task = asyncio.create_task(rig.events(n=5))
+    await until(lambda: rig.engine.active == 5)
+    with pytest.raises(OverloadedError, match="5 completions are in flight, and this server admits 3"):
+        await rig.events()
+    task.cancel()
+    await asyncio.wait([task])
+    task = asyncio.create_task(rig.events(n=2))
+    await until(lambda: rig.engine.active == 2)
+    with pytest.raises(OverloadedError):
+        await rig.events(n=2)
+    task.cancel()
+    await asyncio.wait([task])
+    assert len(rig.records) == 2

@@ -2,10 +2,20 @@
 
 import asyncio
 import math
+import re
 
 import pytest
 from conftest import NANO, collect, serve_on_socket
-from lhrm_server.engine import Engine, EngineDeadError, EngineError, GenerationRequest, Sampling, StopReason
+from lhrm_server.engine import (
+    Engine,
+    EngineDeadError,
+    EngineError,
+    GenerationRequest,
+    Grammar,
+    RequestRefusedError,
+    Sampling,
+    StopReason,
+)
 from lhrm_server.engine_fake import FakeEngine
 from lhrm_server.engine_vllm import VllmEngine, VllmOptions
 from remote_fixtures import fake_vllm, remote_engine
@@ -201,3 +211,66 @@ def test_close_ends_running_streams_refuses_new_ones_and_is_idempotent(loop_thre
     loop_thread.run(own_engine.close())
     with pytest.raises(EngineDeadError):
         generate(loop_thread, own_engine, asked(prompt, max_tokens=1))
+
+
+@pytest.mark.parametrize("limit", [5, 40])
+def test_stop_token_ids_end_the_sequence_and_are_part_of_it(
+    loop_thread, engine, prompt, nano_tokenizer: ChatTokenizer, limit
+):
+    request = (*prompt, nano_tokenizer.tags.think)
+    whole = ids_of(generate(loop_thread, engine, asked(request, max_tokens=limit, temperature=0.0)))
+    stop = whole[2]
+    deltas = generate(
+        loop_thread,
+        engine,
+        asked(request, max_tokens=limit, temperature=0.0, stop_token_ids=(stop,)),
+    )
+    assert ids_of(deltas) == whole[: whole.index(stop) + 1]
+    assert deltas[-1].stop_reason is StopReason.STOP
+    unused = asked(request, max_tokens=5, temperature=0.0, stop_token_ids=(nano_tokenizer.tags.no_think_end,))
+    assert ids_of(generate(loop_thread, engine, unused)) == whole[:5]
+
+
+@pytest.mark.parametrize("top", [0, 1, 3])
+def test_top_logprobs_hold_the_sampled_id_and_the_most_likely_ones(
+    loop_thread, engine, prompt, nano_tokenizer: ChatTokenizer, top
+):
+    request = asked((*prompt, nano_tokenizer.tags.no_think), max_tokens=6, temperature=0.0, top_logprobs=top)
+    deltas = generate(loop_thread, engine, request)
+    assert ids_of(deltas)
+    for delta in deltas:
+        assert delta.logprobs is not None
+        assert len(delta.logprobs) == len(delta.token_ids)
+        for token, row in zip(delta.token_ids, delta.logprobs, strict=True):
+            assert max(1, top) <= len(row) <= top + 1
+            # Greedy: the sampled id is the most likely one.
+            assert row[token] == max(row.values()) <= 1e-6
+
+
+def test_a_bias_decides_and_is_not_seen_in_the_log_probabilities(loop_thread, engine, prompt):
+    request = asked(prompt, max_tokens=4, temperature=0.0, logit_bias={40: 100.0}, top_logprobs=0)
+    deltas = generate(loop_thread, engine, request)
+    assert ids_of(deltas) == [40] * 4
+
+
+GRAMMARS = {
+    "choice": (Grammar("choice", '["yes", "no"]'), r"yes|no"),
+    "json": (Grammar("json", '{"type": "object", "properties": {}, "additionalProperties": false}'), r"\{\s*\}"),
+}
+
+
+@pytest.mark.parametrize("name", GRAMMARS)
+def test_a_grammar_is_followed_to_its_end(loop_thread, engine, prompt, nano_tokenizer: ChatTokenizer, name):
+    grammar, pattern = GRAMMARS[name]
+    request = asked((*prompt, nano_tokenizer.tags.no_think), max_tokens=40, grammar=grammar)
+    *ids, last = ids_of(generate(loop_thread, engine, request))
+    assert last == nano_tokenizer.turn_end_id
+    assert re.fullmatch(pattern, nano_tokenizer.decode(ids))
+
+
+@pytest.mark.parametrize("grammar", [Grammar("json", "{oops"), Grammar("regex", "(")])
+def test_a_grammar_that_cannot_be_compiled_is_refused_and_fails_alone(loop_thread, engine, prompt, grammar):
+    with pytest.raises(RequestRefusedError):
+        generate(loop_thread, engine, asked(prompt, max_tokens=4, grammar=grammar))
+    assert loop_thread.run(engine.healthy())
+    assert ids_of(generate(loop_thread, engine, asked(prompt, max_tokens=2, allowed_token_ids=(40,)))) == [40] * 2

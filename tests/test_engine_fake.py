@@ -3,7 +3,7 @@ import math
 
 import pytest
 from gateway_fixtures import load_tokenizer, no_think, think
-from lhrm_server.engine import EngineDeadError, EngineError, GenerationRequest, Sampling, StopReason
+from lhrm_server.engine import EngineDeadError, EngineError, GenerationRequest, Grammar, Sampling, StopReason
 from lhrm_server.engine_fake import FakeEngine, Script
 
 from lhrm_train.format import Message, Mode, encode_chat
@@ -153,3 +153,32 @@ async def test_default_script_answers_in_both_modes_and_thinks_about_numbers():
     assert (easy.token_ids, hard.token_ids) == ((TAGS.no_think,), (TAGS.think,))
     answer = TOKENIZER.decode(ids_of(await play(engine, ask(prompt(Mode.NO_THINK)))))
     assert answer.startswith("A scripted answer.")
+
+
+async def test_a_prompt_that_ends_with_the_closing_tag_gets_the_answer():
+    body = think(TOKENIZER, "r", "a")
+    engine = await started(Script(think_ids=body, chunks=(2,)))
+    closed = (*prompt(Mode.THINK), 9, TAGS.think_end)
+    assert ids_of(await play(engine, ask(closed))) == body[body.index(TAGS.think_end) + 1 :]
+    engine.script = Script(think_ids=(9, 9))
+    assert ids_of(await play(engine, ask(closed))) == (TOKENIZER.turn_end_id,)
+
+
+async def test_a_grammar_is_answered_by_its_script():
+    engine = await started(Script(grammar_ids=(9, TOKENIZER.turn_end_id)))
+    request = ask(prompt(Mode.NO_THINK), grammar=Grammar("json", "{}"))
+    assert ids_of(await play(engine, request)) == (9, TOKENIZER.turn_end_id)
+
+
+@pytest.mark.parametrize("chunks", [(1,), (100,)])
+async def test_ids_behind_a_stop_id_are_never_given(chunks):
+    engine = await started(Script(think_ids=(9, 10, 11, 10), chunks=chunks))
+    deltas = await play(engine, ask(prompt(Mode.THINK), stop_token_ids=(10,)))
+    assert ids_of(deltas) == (9, 10)
+    assert deltas[-1].stop_reason is StopReason.STOP
+
+
+async def test_log_probabilities_follow_the_emitted_ids():
+    engine = await started(Script(think_ids=(9, 10), chunks=(2,)))
+    (delta,) = await play(engine, ask(prompt(Mode.THINK), top_logprobs=2))
+    assert delta.logprobs == ({9: -0.25, 10: -1.25}, {10: -0.25, 11: -1.25})

@@ -7,7 +7,11 @@ import subprocess
 
 import pytest
 from gateway_fixtures import MODEL, gateway, load_tokenizer, scripted
+from lhrm_server.answer_plan import AnswerPlan
+from lhrm_server.control import Wish
+from lhrm_server.engine import Grammar, RequestRefusedError
 from lhrm_server.metrics import Metrics
+from pipeline_rig import TOKENIZER, Rig
 
 
 async def test_every_closed_series_exists_from_the_start():
@@ -18,7 +22,11 @@ async def test_every_closed_series_exists_from_the_start():
         'lhrm_requests_total{mode="think",model="m",outcome="cancelled",requested="no_think",stream="true"} 0.0',
         'lhrm_tokens_total{kind="reasoning",mode="think",model="m"} 0.0',
         'lhrm_answer_missing_total{model="m",reason="eos"} 0.0',
+        'lhrm_answer_missing_total{model="m",reason="stop"} 0.0',
+        'lhrm_answers_retried_total{model="m"} 0.0',
+        'lhrm_requests_total{mode="think",model="m",outcome="client_error",requested="think",stream="true"} 0.0',
         'lhrm_parse_anomalies_total{kind="unclosed",model="m"} 0.0',
+        'lhrm_parse_anomalies_total{kind="malformed_tool_call",model="m"} 0.0',
         'lhrm_upstream_errors_total{model="m",reason="engine_dead"} 0.0',
         'lhrm_rejected_total{model="m",reason="overloaded"} 0.0',
         'lhrm_client_disconnects_total{model="m"} 0.0',
@@ -96,3 +104,42 @@ async def test_exposition_is_clean_under_promtool():
         subprocess.run, [promtool, "check", "metrics"], input=text, capture_output=True, timeout=60
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+async def test_every_choice_counts_as_a_completion_and_the_request_as_one():
+    rig = Rig(think_ids=(9, 9, TOKENIZER.turn_end_id))
+    await rig.events(Wish.THINK, n=3)
+
+    def value(name, **labels):
+        return rig.metrics.registry.get_sample_value(name, {"model": "m", **labels})
+
+    assert value("lhrm_completion_tokens_count", mode="think") == 3
+    assert value("lhrm_completion_tokens_sum", mode="think") == 9
+    assert value("lhrm_reasoning_tokens_sum", mode="think") == 6
+    assert value("lhrm_answer_missing_total", reason="eos") == 3
+    assert value("lhrm_parse_anomalies_total", kind="unclosed") == 3
+    assert value("lhrm_mode_decisions_total", mode="think", source="request") == 1
+    assert value("lhrm_request_duration_seconds_count", mode="think") == 1
+
+
+async def test_a_refused_grammar_is_the_fault_of_the_client():
+    rig = Rig()
+    with pytest.raises(RequestRefusedError):
+        await rig.events(Wish.THINK, answer=AnswerPlan(grammar=Grammar("json", "{")))
+    sample = rig.metrics.registry.get_sample_value
+    told = {"model": "m", "requested": "think", "mode": "think", "stream": "false"}
+    assert sample("lhrm_requests_total", {**told, "outcome": "client_error"}) == 1
+    assert sample("lhrm_requests_total", {**told, "outcome": "upstream_error"}) == 0
+    assert sample("lhrm_upstream_errors_total", {"model": "m", "reason": "request_failed"}) == 0
+    assert '"refused"' not in rig.metrics.exposition().decode()
+
+
+async def test_the_log_line_lists_several_choices(caplog):
+    with caplog.at_level(logging.INFO, logger="lhrm_server.usage"):
+        rig = Rig()
+        await rig.events(Wish.THINK, n=2)
+    (line,) = [record.message for record in caplog.records if record.name == "lhrm_server.usage"]
+    event = json.loads(line)
+    assert event["n"] == 2
+    assert [choice["ended_by"] for choice in event["choices"]] == ["stop", "stop"]
+    assert sum(choice["reasoning_tokens"] for choice in event["choices"]) == event["reasoning_tokens"]

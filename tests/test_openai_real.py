@@ -11,8 +11,9 @@ import httpx
 import openai
 import pytest
 from conftest import NANO, collect
+from lhrm_server.deltas import AnswerDelta
 from lhrm_server.engine import GenerationRequest, Sampling
-from lhrm_server.parser import AnswerDelta, AnswerParser
+from lhrm_server.parser import AnswerParser
 from tokenizers import Tokenizer
 
 from lhrm_train.format import TAGS, TURN_END, TURN_START, Message, Mode, encode_chat

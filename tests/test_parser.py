@@ -6,8 +6,9 @@ import pytest
 from gateway_fixtures import load_tokenizer, no_think, think
 from hypothesis import given
 from hypothesis import strategies as st
+from lhrm_server.deltas import AnswerDelta, ReasoningDelta
 from lhrm_server.engine import EngineError
-from lhrm_server.parser import AnswerDelta, AnswerParser, ReasoningDelta, anomalies
+from lhrm_server.parser import AnswerParser, anomalies
 
 from lhrm_train.format import Mode
 

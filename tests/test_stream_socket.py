@@ -193,7 +193,7 @@ def test_a_body_that_is_too_large_is_a_413_and_the_server_goes_on(serve):
 def test_one_connection_serves_errors_streams_and_replies_in_turn(serve):
     with serve() as live, httpx.Client(base_url=live.url) as client:
         for _ in range(3):
-            assert client.post(CHAT, json=body(n=17)).status_code == 400
+            assert client.post(CHAT, json=body(temperature=3)).status_code == 400
             assert client.post(CHAT, json=body(stream=True)).text.endswith("[DONE]\n\n")
             assert client.post(CHAT, json=body()).status_code == 200
         assert len(live.records) == 6

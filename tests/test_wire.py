@@ -19,7 +19,8 @@ LHRM_KEYS = {
     "latency",
     "savings",
 }
-CHOICE_KEYS = {"reasoning_tokens", "answer_tokens", "overhead_tokens", "ended_by", "reasoning_ended_by"}
+SHARED_KEYS = {"reasoning_tokens", "answer_tokens", "overhead_tokens", "ended_by", "reasoning_ended_by"}
+CHOICE_KEYS = {*SHARED_KEYS, "answer_missing", "answer_retried"}
 LATENCY_KEYS = {"queue_ms", "decide_ms", "first_token_ms", "first_answer_token_ms", "total_ms"}
 TOKENIZER = load_tokenizer()
 
@@ -66,7 +67,8 @@ async def test_counts_add_up_and_equal_the_ids_of_the_engine(p_think, max_tokens
     assert parts == usage["completion_tokens"]
     assert usage["completion_tokens_details"] == {"reasoning_tokens": lhrm["reasoning_tokens"]}
     assert "prompt_tokens_details" not in usage
-    assert {key: lhrm[key] for key in CHOICE_KEYS} == body["choices"][0]["lhrm"]
+    choice = body["choices"][0]["lhrm"]
+    assert {key: lhrm[key] for key in SHARED_KEYS} == {key: choice[key] for key in SHARED_KEYS}
 
 
 async def test_no_think_reply():
@@ -100,11 +102,13 @@ async def test_empty_answer_has_its_reason():
     assert message["reasoning"]
     assert body["choices"][0]["finish_reason"] == "length"
     assert (lhrm["ended_by"], lhrm["reasoning_ended_by"]) == ("length", "length")
+    assert body["choices"][0]["lhrm"]["answer_missing"] == "length"
     end = scripted(TOKENIZER, p_think=0.9, think_ids=(TOKENIZER.turn_end_id,))
     body, _ = await reply(end)
     assert body["choices"][0]["message"]["reasoning"] == body["choices"][0]["message"]["content"] == ""
     assert body["choices"][0]["finish_reason"] == "stop"
     assert body["lhrm"]["reasoning_ended_by"] == "eos"
+    assert body["choices"][0]["lhrm"]["answer_missing"] == "eos"
 
 
 async def test_replies_are_utf_8_and_strict_json():

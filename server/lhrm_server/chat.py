@@ -1,4 +1,4 @@
-"""The chat pipeline: decide, generate, parse; one UsageRecord per admitted request, whatever the ending."""
+"""The chat pipeline: decide once, run the choices; one UsageRecord per admitted request, whatever the ending."""
 
 from __future__ import annotations
 
@@ -6,31 +6,20 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
-from lhrm_train.format import ChatTokenizer
+from lhrm_train.format import ChatTokenizer, Mode
 
-from .accounting import Latency, Meter, RequestFacts, UsageRecord
+from .accounting import Latency, UsageRecord
+from .choice import DECIDE_PRIORITY, ChatJob, Choice, ChoiceFinished, Generated, reasoning_budget
 from .control import Wish
-from .engine import Engine, EngineError, GenerationRequest, Sampling, StopReason
+from .engine import Engine, EngineError, GenerationRequest, Sampling
 from .errors import OverloadedError
 from .ledger import Ledger
+from .merge import merged
+from .meter import Meter
 from .metrics import Metrics
-from .parser import AnswerParser, TextDelta
-from .policy import ModeDecision, ModePlan, TagProbabilities, choose_mode, tag_probabilities
-from .prompt import Prompt
-from .request import SamplingFields
+from .policy import ModeDecision, TagProbabilities, choose_mode, tag_probabilities
 
-# An admitted request that knows its mode goes first, so that it does not queue twice under load.
-GENERATE_PRIORITY, DECIDE_PRIORITY = 0, 1
-
-
-@dataclass(frozen=True)
-class ChatJob:
-    """A checked request, ready to run."""
-
-    facts: RequestFacts
-    plan: ModePlan
-    prompt: Prompt
-    sampling: SamplingFields
+__all__ = ["ChatEvent", "ChatJob", "ChatPipeline", "ChoiceFinished", "Decided", "Finished", "Generated"]
 
 
 @dataclass(frozen=True)
@@ -42,24 +31,17 @@ class Decided:
 
 
 @dataclass(frozen=True)
-class Generated:
-    """Ids came from the engine; `deltas` is the text that they complete, perhaps none."""
-
-    deltas: tuple[TextDelta, ...]
-
-
-@dataclass(frozen=True)
 class Finished:
-    """The completion is over."""
+    """The completion is over: all its choices are."""
 
     record: UsageRecord
 
 
-ChatEvent = Decided | Generated | Finished
+ChatEvent = Decided | Generated | ChoiceFinished | Finished
 
 
 class ChatPipeline:
-    """Runs jobs on one engine, at most `limit` at a time."""
+    """Runs jobs on one engine, at most `limit` choices at a time."""
 
     def __init__(self, engine: Engine, tokenizer: ChatTokenizer, ledger: Ledger, metrics: Metrics, limit: int) -> None:
         self._engine = engine
@@ -70,36 +52,44 @@ class ChatPipeline:
         self._running = 0
 
     async def run(self, job: ChatJob) -> AsyncGenerator[ChatEvent, None]:
-        """Yield Decided, Generated for each engine event, Finished. Raises OverloadedError, EngineError.
+        """Yield Decided, Generated for each engine event, ChoiceFinished for each choice, Finished.
 
-        Closing the generator aborts the request in the engine.
+        Raises OverloadedError, EngineError. Closing the generator aborts the request in the engine.
         """
-        with self._admitted():
-            meter = Meter(job.facts, self._tokenizer.manifest.savings_calibration)
+        with self._admitted(job.n):
+            budget = reasoning_budget(job.plan, job.prompt.max_tokens)
+            meter = Meter(job.facts, self._tokenizer.manifest.savings_calibration, budget)
             try:
                 decision = choose_mode(job.plan, await self._decide(job, meter))
-                parser = AnswerParser(self._tokenizer, decision.mode)
-                meter.decided(decision, parser)
+                meter.decided(decision)
                 yield Decided(decision, meter.latency())
-                async with aclosing(self._generate(job, decision, parser, meter)) as events:
+                async with aclosing(self._choices(job, decision.mode, meter)) as events:
                     async for event in events:
                         yield event
+                yield Finished(meter.finish())
             except BaseException as exc:
                 meter.close(exc)
                 raise
             finally:
                 self._ledger.write(meter.close())
 
+    def _choices(self, job: ChatJob, mode: Mode, meter: Meter) -> AsyncGenerator[Generated | ChoiceFinished, None]:
+        """Run every choice, all at once."""
+        runs = [Choice(self._engine, self._tokenizer, job, mode, index, meter).run() for index in range(job.n)]
+        # A single choice needs no task of its own.
+        return runs[0] if job.n == 1 else merged(runs)
+
     @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        if self._running >= self._limit:
-            raise OverloadedError(f"{self._limit} requests are in flight, as many as this server admits.")
-        self._running += 1
+    def _admitted(self, n: int) -> Iterator[None]:
+        # Each choice is a sequence in the engine; a request that alone has more than the limit runs when it is alone.
+        if self._running and self._running + n > self._limit:
+            raise OverloadedError(f"{self._running} completions are in flight, and this server admits {self._limit}.")
+        self._running += n
         self._metrics.admitted(1)
         try:
             yield
         finally:
-            self._running -= 1
+            self._running -= n
             self._metrics.admitted(-1)
 
     async def _decide(self, job: ChatJob, meter: Meter) -> TagProbabilities | None:
@@ -114,6 +104,7 @@ class ChatPipeline:
             # The probabilities are raw: the request's own sampling has no part in the decision.
             sampling=Sampling(max_tokens=1, temperature=0.0, allowed_token_ids=choices, logprob_token_ids=choices),
             priority=DECIDE_PRIORITY,
+            session_id=job.facts.completion_id,
         )
         logprobs: dict[int, float] | None = None
         async with aclosing(self._engine.generate(request)) as deltas:
@@ -124,27 +115,3 @@ class ChatPipeline:
             raise EngineError("decide call returned no log-probabilities")
         meter.decide_ended(1)
         return tag_probabilities(logprobs, tags)
-
-    async def _generate(
-        self, job: ChatJob, decision: ModeDecision, parser: AnswerParser, meter: Meter
-    ) -> AsyncGenerator[ChatEvent, None]:
-        request = GenerationRequest(
-            request_id=f"{job.facts.completion_id}-generate",
-            prompt_ids=job.prompt.opened(self._tokenizer, decision.mode),
-            sampling=job.sampling.with_limit(job.prompt.max_tokens),
-            priority=GENERATE_PRIORITY,
-        )
-        reason: StopReason | None = None
-        async with aclosing(self._engine.generate(request)) as deltas:
-            async for delta in deltas:
-                reason = delta.stop_reason
-                if delta.token_ids:
-                    texts = parser.feed(delta.token_ids)
-                    meter.tokens_came()
-                    yield Generated(tuple(texts))
-        if reason is None or reason is StopReason.ABORT:
-            raise EngineError(f"generate ended without an end: {reason}")
-        last = parser.finish()
-        if last:
-            yield Generated(tuple(last))
-        yield Finished(meter.finish(reason))

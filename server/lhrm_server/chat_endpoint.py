@@ -18,22 +18,25 @@ from .accounting import Latency, RequestFacts
 from .body import ClientGoneError, parse_object, read_body
 from .chat import ChatEvent, ChatJob, ChatPipeline, Decided
 from .disconnect import while_connected
-from .engine import EngineError
+from .engine import EngineError, RequestRefusedError
 from .errors import (
     SERVER,
     UNEXPECTED,
     EngineFailureError,
     ErrorBody,
     GatewayError,
+    InvalidRequestError,
     NotReadyError,
     OverloadedError,
     StoppedError,
     error_body,
 )
+from .framer import StreamFramer
 from .gateway import Gateway
 from .policy import MODE_HEADER, ModeDecision
+from .reply import Collector
 from .sse import EventStream
-from .wire import DONE, Collector, StreamFramer, frame
+from .wire import DONE, ReplyForm, frame
 
 SOURCE_HEADER = "X-LHRM-Source"
 log = logging.getLogger("lhrm_server.chat")
@@ -45,7 +48,13 @@ class ReadyJob:
 
     job: ChatJob
     pipeline: ChatPipeline
-    include_usage: bool
+    form: ReplyForm
+
+
+class AnswerRefusedError(InvalidRequestError):
+    """The engine cannot honour what was asked of the answer; the request was admitted, and has its record."""
+
+    code = "unsupported_grammar"
 
 
 class ChatEndpoint:
@@ -62,7 +71,7 @@ class ChatEndpoint:
             await while_connected(receive, self._answer(ready, scope, send))
         except ClientGoneError:
             metrics.client_gone()
-        except (EngineFailureError, StoppedError):
+        except (EngineFailureError, AnswerRefusedError, StoppedError):
             raise
         except (OverloadedError, NotReadyError) as exc:
             metrics.rejected_for(str(exc.code))
@@ -74,8 +83,8 @@ class ChatEndpoint:
     async def _prepare(self, scope: Scope, receive: Receive) -> ReadyJob:
         """Read and check the request."""
         arrived_s = time.monotonic()
-        gateway, headers = self._gateway, Headers(scope=scope)
-        body = await read_body(receive, headers.get("content-length"), gateway.settings.max_body_bytes)
+        gateway, declared = self._gateway, Headers(scope=scope).get("content-length")
+        body = await read_body(receive, declared, gateway.settings.max_body_bytes)
         request, plan = gateway.intake.read(parse_object(body), scope)
         prompts, pipeline = gateway.serving()
         prompt = prompts.build(request.messages, request.max_tokens)
@@ -88,8 +97,15 @@ class ChatEndpoint:
             prompt_tokens=prompt.prompt_tokens,
             max_tokens=prompt.max_tokens,
             arrived_s=arrived_s,
+            n=request.n,
         )
-        return ReadyJob(ChatJob(facts, plan, prompt, request.sampling), pipeline, request.include_usage)
+        form = ReplyForm(
+            shown=request.shown,
+            logprobs=request.answer.top_logprobs is not None,
+            include_usage=request.include_usage,
+            continuous_usage=request.continuous_usage,
+        )
+        return ReadyJob(ChatJob(facts, plan, prompt, request.sampling, request.answer, request.n), pipeline, form)
 
     async def _answer(self, ready: ReadyJob, scope: Scope, send: Send) -> None:
         """Answer in the form that was asked for; a server that stops says so, instead of just breaking off."""
@@ -102,13 +118,13 @@ class ChatEndpoint:
             raise StoppedError from None
 
     async def _reply(self, ready: ReadyJob, scope: Scope, send: Send) -> None:
-        collector = Collector()
+        collector = Collector(ready.form, ready.job.n)
         try:
             async with aclosing(ready.pipeline.run(ready.job)) as events:
                 async for event in events:
                     collector.take(event)
         except EngineError as exc:
-            raise _engine_failure(exc, ready.job.facts) from exc
+            raise _engine_failure(exc, ready.job) from exc
         record = collector.record
         if record is None or record.decision is None:
             raise ValueError(f"completion_id={ready.job.facts.completion_id}: the pipeline ended without a record")
@@ -117,24 +133,24 @@ class ChatEndpoint:
 
     async def _stream(self, ready: ReadyJob, scope: Scope, send: Send) -> None:
         facts = ready.job.facts
-        framer = StreamFramer(facts.completion_id, facts.model, include_usage=ready.include_usage)
+        framer = StreamFramer(facts, ready.form)
         async with aclosing(ready.pipeline.run(ready.job)) as events:
             try:
                 decided = await anext(events)
             except EngineError as exc:
-                raise _engine_failure(exc, facts) from exc
+                raise _engine_failure(exc, ready.job) from exc
             if not isinstance(decided, Decided):
                 raise ValueError(f"completion_id={facts.completion_id}: the pipeline began with {decided}")
             framer.frames(decided)
             stream = EventStream(send, _headers(decided.decision, decided.latency, complete=False))
-            await self._stream_events(events, framer, stream, facts)
+            await self._stream_events(events, framer, stream, ready.job)
 
     async def _stream_events(
         self,
         events: AsyncGenerator[ChatEvent, None],
         framer: StreamFramer,
         stream: EventStream,
-        facts: RequestFacts,
+        job: ChatJob,
     ) -> None:
         """Send what comes; before the first frame a failure is raised, afterwards it is an error frame."""
         settings = self._gateway.settings
@@ -144,7 +160,7 @@ class ChatEndpoint:
                 async for event in events:
                     await stream.write(framer.frames(event))
         except EngineError as exc:
-            failure = _engine_failure(exc, facts)
+            failure = _engine_failure(exc, job)
             if not stream.opened:
                 raise failure from exc
             tail = frame(failure.body()) + DONE
@@ -156,7 +172,7 @@ class ChatEndpoint:
             if not stream.opened:
                 raise
             # The status is gone; the client must still learn that its answer is not complete.
-            log.exception("%s: unexpected error in a stream", facts.completion_id)
+            log.exception("%s: unexpected error in a stream", job.facts.completion_id)
             tail = frame(_unexpected()) + DONE
         await stream.close(tail)
 
@@ -173,8 +189,12 @@ def _headers(decision: ModeDecision, latency: Latency, *, complete: bool) -> lis
     ]
 
 
-def _engine_failure(exc: EngineError, facts: RequestFacts) -> EngineFailureError:
-    log.error("%s: %s: %s", facts.completion_id, type(exc).__name__, exc)
+def _engine_failure(exc: EngineError, job: ChatJob) -> GatewayError:
+    """Return what the client is told: a 400 with the reason when the fault is its own."""
+    if isinstance(exc, RequestRefusedError):
+        param = job.answer.grammar_param
+        return AnswerRefusedError(f"{param}: {exc}" if param else str(exc), param=param)
+    log.error("%s: %s: %s", job.facts.completion_id, type(exc).__name__, exc)
     return EngineFailureError(exc)
 
 

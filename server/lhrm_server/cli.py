@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,15 @@ class ModelNotFoundError(ValueError):
 
 
 @dataclass(frozen=True)
+class RemoteOptions:
+    """Which running `vllm serve` answers; `model` None: the only one it serves."""
+
+    url: str
+    model: str | None
+    api_key_file: Path | None
+
+
+@dataclass(frozen=True)
 class ServeOptions:
     """What the user asked for; the checkpoint is not read yet, so its own name is not known.
 
@@ -38,6 +47,7 @@ class ServeOptions:
     policy_flags: dict[str, object] = field(default_factory=dict)
     operator_keys: Path | None = None
     trusted_proxies: str | None = None
+    remote: RemoteOptions | None = None
 
 
 def find_model(model: str, roots: Sequence[Path] | None = None) -> Path:
@@ -55,7 +65,8 @@ def find_model(model: str, roots: Sequence[Path] | None = None) -> Path:
 
 def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
     """Read the command line; argparse ends the process on errors and on ``--help``."""
-    given = vars(_parser().parse_args(arguments))
+    parser = _parser()
+    given = vars(parser.parse_args(arguments))
     settings = {f.name: given[f.name] for f in fields(Settings) if f.name in given and f.name != "policy"}
     engine_options = {f.name: given[f.name] for f in fields(VllmOptions) if f.name in given}
     return ServeOptions(
@@ -68,7 +79,26 @@ def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
         policy_flags={f.name: given[f.name] for f in fields(ModePolicy) if f.name in given},
         operator_keys=given["operator_keys"],
         trusted_proxies=given["trusted_proxies"],
+        remote=_remote(parser, given, engine_options),
     )
+
+
+def _remote(
+    parser: argparse.ArgumentParser, given: Mapping[str, Any], engine_options: Mapping[str, Any]
+) -> RemoteOptions | None:
+    """Return what was said of a remote engine; options that such an engine would not see are an error."""
+    if given["engine_url"] is None:
+        for name in ("engine_model", "engine_api_key_file"):
+            if given[name] is not None:
+                parser.error(f"--{name.replace('_', '-')} needs --engine-url")
+        return None
+    defaults = {f.name: f.default for f in fields(VllmOptions)}
+    given_here = [name for name, value in engine_options.items() if value != defaults[name] and name != "max_model_len"]
+    if given["engine"] != ENGINES[0]:
+        given_here.append("engine")
+    if given_here:
+        parser.error(f"--{given_here[0].replace('_', '-')} does not go with --engine-url: that engine is started apart")
+    return RemoteOptions(given["engine_url"], given["engine_model"], given["engine_api_key_file"])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,10 +110,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="nano", help="checkpoint directory or short name")
     parser.add_argument("--name", help="model id shown to clients; default: the checkpoint's own name")
     parser.add_argument("--engine", choices=ENGINES, default="vllm", help="fake: scripted answers, no model is loaded")
+    _add_remote_arguments(parser.add_argument_group("remote engine"))
     _add_gateway_arguments(parser.add_argument_group("gateway"))
     _add_policy_arguments(parser.add_argument_group("policy"))
     _add_engine_arguments(parser.add_argument_group("engine"))
     return parser
+
+
+def _add_remote_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--engine-url", metavar="URL", help="use a running `vllm serve` instead of an engine of our own")
+    group.add_argument("--engine-model", metavar="NAME", help="the name it serves the model by; default: its only one")
+    group.add_argument("--engine-api-key-file", type=Path, metavar="FILE", help="file with the key that it asks for")
 
 
 def _add_gateway_arguments(group: argparse._ArgumentGroup) -> None:

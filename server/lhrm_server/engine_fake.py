@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -11,7 +13,17 @@ from itertools import cycle
 
 from lhrm_train.format import ChatTokenizer, Mode, encode_answer
 
-from .engine import EngineDeadError, EngineError, EngineInfo, GenerationRequest, StopReason, TokenDelta
+from .engine import (
+    EngineDeadError,
+    EngineError,
+    EngineInfo,
+    GenerationRequest,
+    Grammar,
+    RequestRefusedError,
+    Sampling,
+    StopReason,
+    TokenDelta,
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,9 @@ class Script:
     """What the engine does with one request.
 
     `think_ids` and `no_think_ids` are emitted after the opening tag; None means a default body. They
-    are emitted as they are: a body without the end of turn ends with `last_reason`. The sizes in
+    are emitted as they are: a body without the end of turn ends with `last_reason`. A prompt that ends
+    with the closing think tag gets what follows that tag in `think_ids`. `grammar_ids` answer a call
+    with a grammar; None means the first of a choice, else an empty JSON object. The sizes in
     `chunks` are used in turn. Events are counted from 0 within one call; `fail_at` raises and
     `hang_at` waits for ever in place of that event, in the generate call; `fail_decide` and
     `hang_decide` do the same to the decide call.
@@ -29,6 +43,7 @@ class Script:
     tag_mass: float = 1.0
     think_ids: tuple[int, ...] | None = None
     no_think_ids: tuple[int, ...] | None = None
+    grammar_ids: tuple[int, ...] | None = None
     chunks: tuple[int, ...] = (1,)
     first_delay_s: float = 0.0
     delay_s: float = 0.0
@@ -47,6 +62,7 @@ class FakeEngine:
     """An Engine that follows a script, one for all prompts or a function of the prompt ids.
 
     It keeps every request and counts those active (hanging among them), finished, failed and aborted by their caller.
+    Of a bias only what leaves no choice is followed: an id with 100 or more is all that is emitted.
     """
 
     def __init__(
@@ -117,10 +133,12 @@ class FakeEngine:
             raise EngineError(f"{request.request_id}: max_tokens={request.sampling.max_tokens}")
         if len(request.prompt_ids) + request.sampling.max_tokens > self._max_model_len:
             raise EngineError(f"{request.request_id}: prompt and max_tokens exceed {self._max_model_len}")
+        if request.sampling.grammar is not None:
+            _check_grammar(request.sampling.grammar)
 
     async def _play(self, request: GenerationRequest, script: Script) -> AsyncGenerator[TokenDelta, None]:
         deciding = request.sampling.allowed_token_ids is not None
-        body = self._decision(request, script) if deciding else self._body(request, script)
+        body = self._decision(request, script) if deciding else _cut(self._body(request, script), request.sampling)
         if deciding:
             fail_at, hang_at = (0 if script.fail_decide else None), (0 if script.hang_decide else None)
         else:
@@ -137,7 +155,7 @@ class FakeEngine:
             ids = body[position : min(position + size, request.sampling.max_tokens)]
             position += len(ids)
             reason = self._reason(body, position, request, script)
-            yield TokenDelta(ids, self._logprobs(request, script, len(ids)), reason)
+            yield TokenDelta(ids, self._logprobs(request, script, ids), reason)
             if reason is not None:
                 return
 
@@ -155,7 +173,7 @@ class FakeEngine:
     def _reason(
         self, body: tuple[int, ...], position: int, request: GenerationRequest, script: Script
     ) -> StopReason | None:
-        if position and body[position - 1] == self._tokenizer.turn_end_id:
+        if position and body[position - 1] in (self._tokenizer.turn_end_id, *request.sampling.stop_token_ids):
             return StopReason.STOP
         if position >= request.sampling.max_tokens:
             return StopReason.LENGTH
@@ -170,6 +188,14 @@ class FakeEngine:
     def _body(self, request: GenerationRequest, script: Script) -> tuple[int, ...]:
         """Follow the mode that the prompt ends with; without one, open it first as a free model would."""
         tags, last = self._tokenizer.tags, request.prompt_ids[-1]
+        forced = [token for token, bias in request.sampling.logit_bias.items() if bias >= 100]
+        if forced:
+            return (forced[0],) * request.sampling.max_tokens
+        if request.sampling.grammar is not None:
+            return self._constrained(request.sampling.grammar, script)
+        if last == tags.think_end:
+            body = self._after_tag(Mode.THINK, script, request)
+            return body[body.index(last) + 1 :] if last in body else (self._tokenizer.turn_end_id,)
         if last == tags.think:
             return self._after_tag(Mode.THINK, script, request)
         if last == tags.no_think:
@@ -184,15 +210,30 @@ class FakeEngine:
         reasoning = f"The prompt has {len(request.prompt_ids)} tokens. No model is loaded, so a script answers."
         return tuple(encode_answer(self._tokenizer, mode, reasoning, "A scripted answer.")[1:])
 
-    def _logprobs(self, request: GenerationRequest, script: Script, count: int) -> tuple[dict[int, float], ...] | None:
-        wanted = request.sampling.logprob_token_ids
+    def _constrained(self, grammar: Grammar, script: Script) -> tuple[int, ...]:
+        if script.grammar_ids is not None:
+            return script.grammar_ids
+        text = json.loads(grammar.value)[0] if grammar.kind == "choice" else "{}"
+        return (*self._tokenizer.encode_text(text), self._tokenizer.turn_end_id)
+
+    def _top(self, token: int, count: int) -> dict[int, float]:
+        """Return the emitted token as the most likely one, and its neighbours behind it."""
+        size = self._tokenizer.vocab_size
+        return {(token + place) % size: -0.25 - place for place in range(max(1, count))}
+
+    def _logprobs(
+        self, request: GenerationRequest, script: Script, ids: tuple[int, ...]
+    ) -> tuple[dict[int, float], ...] | None:
+        wanted, top = request.sampling.logprob_token_ids, request.sampling.top_logprobs
+        if top is not None:
+            return tuple(self._top(token, top) for token in ids)
         if wanted is None:
             return None
         tags, mass = self._tokenizer.tags, script.tag_mass
         known = {tags.think: mass * script.p_think, tags.no_think: mass * (1 - script.p_think)}
         rest = (1 - mass) / max(1, self._tokenizer.vocab_size - 2)
         row = {i: _log(known.get(i, rest)) for i in wanted}
-        return (row,) * count
+        return (row,) * len(ids)
 
 
 def default_script(tokenizer: ChatTokenizer) -> Scripted:
@@ -205,6 +246,23 @@ def default_script(tokenizer: ChatTokenizer) -> Scripted:
         return Script(p_think=min(0.99, 0.05 + 0.1 * digits))
 
     return script
+
+
+def _cut(body: tuple[int, ...], sampling: Sampling) -> tuple[int, ...]:
+    """Return the body up to the first of the ids that end it."""
+    ends = [place for place, token in enumerate(body) if token in sampling.stop_token_ids]
+    return body[: ends[0] + 1] if ends else body
+
+
+def _check_grammar(grammar: Grammar) -> None:
+    """Refuse what no engine could compile."""
+    try:
+        if grammar.kind in ("json", "choice"):
+            json.loads(grammar.value)
+        elif grammar.kind == "regex":
+            re.compile(grammar.value)
+    except (ValueError, re.error) as exc:
+        raise RequestRefusedError(f"the {grammar.kind} grammar is malformed: {exc}") from exc
 
 
 def _log(probability: float) -> float:

@@ -13,12 +13,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from .engine import EngineDeadError, EngineError, EngineInfo, GenerationRequest, Sampling, StopReason, TokenDelta
+from .engine import (
+    EngineDeadError,
+    EngineError,
+    EngineInfo,
+    GenerationRequest,
+    Grammar,
+    RequestRefusedError,
+    Sampling,
+    StopReason,
+    TokenDelta,
+)
 from .engine_output import EngineOutput
 from .parent_death import children_die_with_this_process
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
 OFFLINE = {
@@ -147,18 +158,17 @@ class VllmEngine:
         """Stream one sequence; closing the generator aborts it in the engine."""
         llm = self._alive()
         params = self._sampling_params(request)
-        wanted = request.sampling.logprob_token_ids
         stream = llm.generate(
             {"prompt_token_ids": list(request.prompt_ids)}, params, request.request_id, priority=request.priority
         )
         self._running.append(request.request_id)
         try:
             async for output in stream:
-                yield _delta(output, wanted)
+                yield _delta(output, request.sampling)
         except EngineError:
             raise
         except Exception as exc:
-            raise self._translated(exc) from exc
+            raise self._translated(exc, request.sampling) from exc
         finally:
             self._running.remove(request.request_id)
             await stream.aclose()
@@ -184,11 +194,14 @@ class VllmEngine:
             raise EngineDeadError("the vLLM engine is not running")
         return self._llm
 
-    def _translated(self, exc: Exception) -> EngineError:
+    def _translated(self, exc: Exception, sampling: Sampling) -> EngineError:
+        from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError as VllmDeadError
 
         if isinstance(exc, VllmDeadError) or self._llm is None or self._llm.errored:
             return EngineDeadError("the vLLM engine died")
+        if sampling.grammar is not None and isinstance(exc, ValueError | VLLMClientError):
+            return RequestRefusedError(_brief(exc))
         return EngineError(f"vLLM refused or failed the request: {_brief(exc.__cause__ or exc)}")
 
     def _sampling_params(self, request: GenerationRequest) -> SamplingParams:
@@ -201,13 +214,18 @@ class VllmEngine:
         try:
             return SamplingParams(
                 **{**self._defaults, **_chosen(sampling), "max_tokens": sampling.max_tokens},
-                stop_token_ids=list(self._options.stop_token_ids),
+                stop_token_ids=[*self._options.stop_token_ids, *sampling.stop_token_ids],
+                logit_bias=dict(sampling.logit_bias) or None,
+                logprobs=sampling.top_logprobs,
+                structured_outputs=None if sampling.grammar is None else _structured(sampling.grammar),
                 allowed_token_ids=_listed(sampling.allowed_token_ids),
                 logprob_token_ids=_listed(sampling.logprob_token_ids),
                 detokenize=False,
                 output_kind=RequestOutputKind.DELTA,
             )
         except (ValueError, VLLMClientError) as exc:
+            if sampling.grammar is not None:
+                raise RequestRefusedError(_brief(exc)) from exc
             raise EngineError(f"{request.request_id}: {_brief(exc)}") from exc
 
     def _check_length(self, request: GenerationRequest) -> None:
@@ -231,6 +249,8 @@ def _engine_arguments(options: VllmOptions, on_cpu: bool) -> dict[str, Any]:
         "enforce_eager": options.eager,
         "scheduling_policy": "priority",
         "distributed_executor_backend": "uni",
+        # Small models fill the blanks that JSON allows for ever; vLLM takes the switch for the whole engine only.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         "enable_log_requests": False,
         "use_tqdm_on_load": False,
         "disable_log_stats": True,
@@ -269,15 +289,30 @@ def _listed(ids: Sequence[int] | None) -> list[int] | None:
     return None if ids is None else list(ids)
 
 
-def _delta(output: RequestOutput, wanted: Sequence[int] | None) -> TokenDelta:
+def _structured(grammar: Grammar) -> StructuredOutputsParams:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    if grammar.kind == "json":
+        return StructuredOutputsParams(json=grammar.value, disable_any_whitespace=True)
+    if grammar.kind == "choice":
+        return StructuredOutputsParams(choice=json.loads(grammar.value))
+    if grammar.kind == "regex":
+        return StructuredOutputsParams(regex=grammar.value)
+    return StructuredOutputsParams(grammar=grammar.value)
+
+
+def _delta(output: RequestOutput, sampling: Sampling) -> TokenDelta:
     completion = output.outputs[0]
     reason = completion.finish_reason
+    if reason == "error" and sampling.grammar is not None and not completion.token_ids:
+        # What passes vLLM's checks may still not compile, which the engine finds out behind the queue.
+        raise RequestRefusedError("vLLM could not compile the grammar")
     if reason is not None and reason not in REASONS:
         raise EngineError(f"vLLM ended the sequence with {reason!r}")
-    logprobs = None
-    if wanted is not None:
+    logprobs, wanted = None, sampling.logprob_token_ids
+    if wanted is not None or sampling.top_logprobs is not None:
         rows = completion.logprobs or []
-        logprobs = tuple({i: float(row[i].logprob) for i in wanted} for row in rows)
+        logprobs = tuple({i: float(row[i].logprob) for i in (row if wanted is None else wanted)} for row in rows)
     return TokenDelta(tuple(completion.token_ids), logprobs, REASONS[reason] if reason is not None else None)
 
 

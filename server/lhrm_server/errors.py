@@ -13,14 +13,21 @@ GatewayError
 |- OverloadedError                 503
 |- NotReadyError                   503
 |- StoppedError                    503  the server's grace ended first
-`- EngineFailureError              500, or 503 when the engine is gone
+`- EngineFailureError              500; 503 when the engine is away or full, 504 when it takes too long
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from .engine import EngineDeadError, EngineError
+from .engine import (
+    EngineDeadError,
+    EngineError,
+    EngineOverloadedError,
+    EngineTimeoutError,
+    EngineUnreachableError,
+)
 
 ErrorBody = dict[str, dict[str, str | None]]
 
@@ -158,10 +165,29 @@ class EngineFailureError(GatewayError):
     """The engine failed; its own message stays in the server's log."""
 
     def __init__(self, cause: EngineError) -> None:
-        gone = isinstance(cause, EngineDeadError)
-        self.status = 503 if gone else 500
-        message = "The engine is not running." if gone else "The engine failed while it served this request."
-        super().__init__(message, code="engine_unavailable" if gone else "engine_error")
+        self.status, code, message = _told(cause)
+        self._retry_after_s = getattr(cause, "retry_after_s", None)
+        super().__init__(message, code=code)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that go with the status; the engine's own advice on when to come back wins."""
+        if self._retry_after_s is None:
+            return super().headers
+        return {"Retry-After": str(math.ceil(self._retry_after_s))}
+
+
+def _told(cause: EngineError) -> tuple[int, str, str]:
+    """Return status, code and message of a failure of the engine."""
+    if isinstance(cause, EngineDeadError):
+        return 503, "engine_unavailable", "The engine is not running."
+    if isinstance(cause, EngineUnreachableError):
+        return 503, "engine_unavailable", "The engine cannot be reached."
+    if isinstance(cause, EngineOverloadedError):
+        return 503, "overloaded", "The engine has no room for this request now."
+    if isinstance(cause, EngineTimeoutError):
+        return 504, "engine_timeout", "The engine took too long."
+    return 500, "engine_error", "The engine failed while it served this request."
 
 
 def error_body(message: str, kind: str, param: str | None = None, code: str | None = None) -> ErrorBody:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 
-from .accounting import UsageRecord
+from .accounting import ChoiceRecord, UsageRecord
 from .metrics import Metrics, outcome
 
 log = logging.getLogger("lhrm_server.usage")
@@ -43,10 +43,12 @@ def log_line(record: UsageRecord) -> str:
             "source": decision and decision.source.value,
             "p_think": decision and decision.p_think,
             "threshold": decision and decision.threshold,
+            "n": facts.n,
             "outcome": outcome(record),
             "ended_by": record.ended_by.value,
             "reasoning_ended_by": record.reasoning_ended_by and record.reasoning_ended_by.value,
             "answer_missing": record.answer_missing,
+            "choices": [_choice(choice) for choice in record.choices] if facts.n > 1 else None,
             "prompt_tokens": counts.prompt,
             "reasoning_tokens": counts.reasoning,
             "answer_tokens": counts.answer,
@@ -58,6 +60,17 @@ def log_line(record: UsageRecord) -> str:
             "total_ms": _rounded(latency.total_ms),
         }
     )
+
+
+def _choice(choice: ChoiceRecord) -> dict[str, object]:
+    return {
+        "ended_by": choice.ended_by.value,
+        "reasoning_ended_by": choice.reasoning_ended_by and choice.reasoning_ended_by.value,
+        "answer_missing": choice.answer_missing,
+        "reasoning_tokens": choice.reasoning,
+        "answer_tokens": choice.answer,
+        "overhead_tokens": choice.overhead,
+    }
 
 
 def _rounded(value_ms: float | None) -> float | None:

@@ -18,12 +18,13 @@ TOKENS = tuple(2**power for power in range(17))
 PROBABILITY = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 MODES = tuple(mode.value for mode in Mode)
 NONE = "none"
-ADMITTED = ("ok", "upstream_error", "cancelled")
+ADMITTED = ("ok", "upstream_error", "cancelled", "client_error")
 NOT_ADMITTED = ("client_error", "rejected")
 REJECTIONS = ("overloaded", "not_ready")
 TOKEN_KINDS = ("prompt", "reasoning", "answer", "overhead", "decide")
-ANSWER_MISSING = ("length", "eos", "empty")
-ANOMALIES = ("no_mode_token", "unclosed", "stray_tag")
+ANSWER_MISSING = ("length", "eos", "empty", "stop")
+ANOMALIES = ("no_mode_token", "unclosed", "stray_tag", "malformed_tool_call")
+UPSTREAM = tuple(failure.value for failure in Failure if failure is not Failure.REFUSED)
 METHODS = ("calibration", "definition")
 
 
@@ -48,6 +49,7 @@ class Metrics:
         self.requests = self._counter("requests", "Chat requests by outcome.", "requested", "mode", "outcome", "stream")
         self.decisions = self._counter("mode_decisions", "Modes that ran, by who decided.", "mode", "source")
         self.answer_missing = self._counter("answer_missing", "Completions without any answer text.", "reason")
+        self.answers_retried = self._counter("answers_retried", "Completions asked again after ending in reasoning.")
         self.anomalies = self._counter("parse_anomalies", "Completions that broke the mode format.", "kind")
         self.rejected = self._counter("rejected", "Requests that were not admitted.", "reason")
         self.upstream_errors = self._counter("upstream_errors", "Admitted requests that failed.", "reason")
@@ -101,13 +103,19 @@ class Metrics:
             (self.answer_missing, ANSWER_MISSING),
             (self.anomalies, ANOMALIES),
             (self.rejected, REJECTIONS),
-            (self.upstream_errors, tuple(failure.value for failure in Failure)),
+            (self.upstream_errors, UPSTREAM),
             (self.baseline_tokens, METHODS),
             (self.actual_tokens, METHODS),
         ):
             for value in values:
                 counter.labels(model, value)
-        for plain in (self.disconnects, self.in_flight, self.think_probability, self.decision_mass):
+        for plain in (
+            self.disconnects,
+            self.answers_retried,
+            self.in_flight,
+            self.think_probability,
+            self.decision_mass,
+        ):
             plain.labels(model)
 
     def engine_started(self, version: str, engine: EngineInfo) -> None:
@@ -142,10 +150,12 @@ class Metrics:
         self._write_decision(record)
         if record.decision is not None:
             self._write_latency(record, mode)
-        if record.failure is not None:
+        if record.failure is not None and record.failure is not Failure.REFUSED:
             self.upstream_errors.labels(self._model, record.failure.value).inc()
-        if record.answer_missing is not None:
-            self.answer_missing.labels(self._model, record.answer_missing).inc()
+        for choice in record.choices:
+            if choice.answer_missing is not None:
+                self.answer_missing.labels(self._model, choice.answer_missing).inc()
+            self.answers_retried.labels(self._model).inc(choice.answer_retried)
         for kind in record.anomalies:
             self.anomalies.labels(self._model, kind).inc()
         if record.savings is not None:
@@ -156,8 +166,9 @@ class Metrics:
         for kind in TOKEN_KINDS:
             self.tokens.labels(self._model, mode, kind).inc(getattr(record.counts, kind))
         if outcome(record) == "ok":
-            self.reasoning_tokens.labels(self._model, mode).observe(record.counts.reasoning)
-            self.completion_tokens.labels(self._model, mode).observe(record.counts.completion)
+            for choice in record.choices:
+                self.reasoning_tokens.labels(self._model, mode).observe(choice.reasoning)
+                self.completion_tokens.labels(self._model, mode).observe(choice.completion)
 
     def _write_decision(self, record: UsageRecord) -> None:
         decision = record.decision
@@ -186,4 +197,6 @@ def outcome(record: UsageRecord) -> str:
     """Name the outcome of an admitted request."""
     if record.ended_by is Ending.ABORT:
         return "cancelled"
+    if record.failure is Failure.REFUSED:
+        return "client_error"
     return "upstream_error" if record.ended_by is Ending.ERROR else "ok"

@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from lhrm_train.format import ChatTokenizer, FormatError, Mode, Span, SpanDelta, SpanSplitter
 
+from .answer_filter import AnswerFilter
+from .deltas import AnswerDelta, Delta, ReasoningDelta, ToolCallDelta
 from .engine import EngineError
-
-
-@dataclass(frozen=True)
-class ReasoningDelta:
-    """Text between the think tags."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class AnswerDelta:
-    """Text of the answer."""
-
-    text: str
-
-
-TextDelta = ReasoningDelta | AnswerDelta
 
 
 class _SpanText:
@@ -49,13 +33,16 @@ class _SpanText:
 class AnswerParser:
     """Splits one completion; the mode is known from the prompt, never guessed.
 
-    Bytes of an incomplete character are held back until the character is whole or its span ends.
+    Bytes of an incomplete character are held back until the character is whole or its span ends. A filter, where
+    there is one, takes the ids of the answer; the end of the answer is then told to it alone, by `finish`.
     """
 
-    def __init__(self, tokenizer: ChatTokenizer, mode: Mode) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, mode: Mode, answer_filter: AnswerFilter | None = None) -> None:
         self._splitter = SpanSplitter(tokenizer.tags, tokenizer.turn_end_id, mode)
         self._reasoning = _SpanText(tokenizer)
         self._answer = _SpanText(tokenizer)
+        self._filter = answer_filter
+        self._answer_tokens = 0
         self._mode = mode
         self._openers = (tokenizer.tags.think, tokenizer.tags.no_think)
         self.overhead_tokens = 0
@@ -70,7 +57,7 @@ class AnswerParser:
     @property
     def answer_tokens(self) -> int:
         """Ids of the answer."""
-        return self._answer.tokens
+        return self._answer_tokens
 
     @property
     def completion_tokens(self) -> int:
@@ -88,41 +75,55 @@ class AnswerParser:
         """Tell whether the model closed its reasoning."""
         return self._splitter.reasoning_closed
 
-    def feed(self, ids: Iterable[int]) -> list[TextDelta]:
-        """Return the text that `ids` complete. Raises EngineError when ids follow the end of turn."""
+    def feed(self, ids: Iterable[int]) -> list[Delta]:
+        """Return what `ids` complete. Raises EngineError when ids follow the end of turn."""
         ids = tuple(ids)
-        self.stray_tags += sum(token in self._openers for token in ids)
+        for token in ids:
+            self.stray_tags += token in self._openers
         try:
             spans = self._splitter.feed(ids)
         except FormatError as exc:
             raise EngineError(str(exc)) from exc
-        return [delta for span in spans for delta in self._texts(span)]
+        return [delta for span in spans for delta in self._deltas(span)]
 
-    def finish(self) -> list[TextDelta]:
+    def finish(self) -> list[Delta]:
         """Release what was held: generation is over."""
-        deltas = [delta for span in self._splitter.finish() for delta in self._texts(span)]
-        return deltas + self._reasoning_text(self._reasoning.finish()) + self._answer_text(self._answer.finish())
+        deltas = [delta for span in self._splitter.finish() for delta in self._deltas(span)]
+        deltas += self._reasoning_text(self._reasoning.finish())
+        if self._filter is None:
+            return deltas + self._answer_text(self._answer.finish())
+        return deltas + self._noted(self._filter.finish())
 
-    def _texts(self, span: SpanDelta) -> list[TextDelta]:
+    def _deltas(self, span: SpanDelta) -> list[Delta]:
         if span.span is Span.REASONING:
             return self._reasoning_text(self._reasoning.feed(span.ids))
         # Overhead and answer both follow the reasoning, so that nothing can complete its last character.
         ended = self._reasoning_text(self._reasoning.finish())
         if span.span is Span.ANSWER:
+            self._answer_tokens += len(span.ids)
+            if self._filter is not None:
+                return ended + self._noted(self._filter.feed(span.ids))
             return ended + self._answer_text(self._answer.feed(span.ids))
         self.overhead_tokens += len(span.ids)
         return ended
 
-    def _reasoning_text(self, text: str) -> list[TextDelta]:
+    def _reasoning_text(self, text: str) -> list[Delta]:
         return [ReasoningDelta(text)] if text else []
 
-    def _answer_text(self, text: str) -> list[TextDelta]:
-        self.has_answer = self.has_answer or bool(text)
-        return [AnswerDelta(text)] if text else []
+    def _answer_text(self, text: str) -> list[Delta]:
+        return self._noted([AnswerDelta(text)] if text else [])
+
+    def _noted(self, deltas: list[Delta]) -> list[Delta]:
+        """Pass on what the answer gives, and remember whether it ever gave anything."""
+        if not self.has_answer:
+            self.has_answer = any(
+                isinstance(delta, ToolCallDelta) or (isinstance(delta, AnswerDelta) and delta.text) for delta in deltas
+            )
+        return deltas
 
 
 def anomalies(parser: AnswerParser, *, stopped: bool) -> tuple[str, ...]:
-    """Name what a finished completion did against the mode format; being cut by length is none."""
+    """Name what a finished completion did against the mode format; being cut is none."""
     found = []
     if stopped and parser.unclosed:
         found.append("unclosed")

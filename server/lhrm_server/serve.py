@@ -22,6 +22,7 @@ from .app import begin_drain, create_app
 from .cli import ModelNotFoundError, ServeOptions, find_model
 from .engine import Engine, EngineError
 from .engine_fake import FakeEngine
+from .engine_remote import make_remote_engine
 from .engine_vllm import VllmEngine, VllmOptions
 from .operators import load_operators
 from .policy_file import load_policy
@@ -81,7 +82,8 @@ def _run(options: ServeOptions) -> int:
     # Until the engine is up there is nothing to tidy: a signal ends the process, and the kernel its children.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner, listener:
-        print(f"lhrm-serve: loading {model_dir} ({options.engine})", file=sys.stderr, flush=True)
+        where = options.engine if options.remote is None else options.remote.url
+        print(f"lhrm-serve: loading {model_dir} ({where})", file=sys.stderr, flush=True)
         return runner.run(_serve(server, engine, listener))
 
 
@@ -108,7 +110,16 @@ def _log_to_stderr() -> None:
 
 
 def make_engine(options: ServeOptions, model_dir: Path, tokenizer: ChatTokenizer) -> Engine:
-    """Build the chosen engine, not started. Raises StartError where vLLM is not installed."""
+    """Build the chosen engine, not started. Raises StartError where vLLM is not installed, EngineError on a bad URL."""
+    if options.remote is not None:
+        return make_remote_engine(
+            options.remote.url,
+            model_dir,
+            tokenizer,
+            model=options.remote.model,
+            api_key_file=options.remote.api_key_file,
+            max_model_len=options.engine_options.get("max_model_len"),
+        )
     if options.engine == "fake":
         return FakeEngine(tokenizer)
     if find_spec("vllm") is None:
@@ -163,7 +174,8 @@ async def _watch(server: uvicorn.Server, engine: Engine) -> int:
     """Return 0 when the server was asked to stop; when the engine dies first, stop it and return 1."""
     while not server.should_exit:
         await asyncio.sleep(HEALTH_POLL_S)
-        if not server.should_exit and not await engine.healthy():
+        # An engine of its own life may come back: until then /ready says 503.
+        if not server.should_exit and not engine.info.recovers and not await engine.healthy():
             complain("the engine died; stopping")
             await asyncio.sleep(LINGER_S)
             server.should_exit = True

@@ -1,89 +1,101 @@
-"""OpenAI response bodies and stream chunks, with the `lhrm` object, as plain JSON values."""
+"""The parts of OpenAI bodies and chunks, with the `lhrm` object, as plain JSON values."""
 
 from __future__ import annotations
 
 import json
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from .accounting import Latency, Savings, UsageRecord
-from .chat import ChatEvent, Decided, Finished, Generated
+from .accounting import ChoiceRecord, Latency, Savings, UsageRecord
+from .control import Shown
+from .deltas import TokenLogprob
 from .errors import ErrorBody
-from .parser import AnswerDelta, ReasoningDelta, TextDelta
 from .policy import ModeDecision
 
 Json = dict[str, Any]
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+# Built once: json.dumps would build an encoder for every frame.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class ReplyForm:
+    """What a request wants to see of its reply, streaming or not."""
+
+    shown: Shown = Shown.SEPARATE
+    logprobs: bool = False
+    include_usage: bool = False
+    continuous_usage: bool = False
 
 
 def frame(payload: Json | ErrorBody) -> bytes:
     """Return one server-sent event."""
-    return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n\n"
+    return b"data: " + _ENCODER.encode(payload).encode("utf-8") + b"\n\n"
 
 
-def completion(record: UsageRecord, created: int, reasoning: str | None, answer: str) -> Json:
-    """Return the body of a non-streaming reply."""
-    message = {
-        "role": "assistant",
-        "content": answer,
-        "reasoning": reasoning,
-        "reasoning_content": reasoning,
-        "refusal": None,
-    }
+def usage_object(prompt: int, completion: int, reasoning: int) -> Json:
+    """Return `usage`; completion tokens are all ids of all choices, reasoning tokens those between the think tags."""
     return {
-        "id": record.facts.completion_id,
-        "object": "chat.completion",
-        "created": created,
-        "model": record.facts.model,
-        "choices": [
-            {
-                "index": 0,
-                "message": message,
-                "logprobs": None,
-                "finish_reason": record.ended_by.value,
-                "lhrm": choice_object(record),
-            }
-        ],
-        "usage": usage_object(record),
-        "lhrm": lhrm_object(record),
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
     }
 
 
-def usage_object(record: UsageRecord) -> Json:
-    """Return `usage`: completion_tokens are all ids that generate returned."""
-    counts = record.counts
-    return {
-        "prompt_tokens": counts.prompt,
-        "completion_tokens": counts.completion,
-        "total_tokens": counts.prompt + counts.completion,
-        "completion_tokens_details": {"reasoning_tokens": counts.reasoning},
-    }
+def usage_of(record: UsageRecord) -> Json:
+    """Return `usage` of a finished reply."""
+    return usage_object(record.counts.prompt, record.counts.completion, record.counts.reasoning)
 
 
-def choice_object(record: UsageRecord) -> Json:
+def choice_object(choice: ChoiceRecord) -> Json:
     """Return the `lhrm` object of one choice: its own counts and endings."""
-    ending = record.reasoning_ended_by
+    ending = choice.reasoning_ended_by
     return {
-        "reasoning_tokens": record.counts.reasoning,
-        "answer_tokens": record.counts.answer,
-        "overhead_tokens": record.counts.overhead,
-        "ended_by": record.ended_by.value,
+        "reasoning_tokens": choice.reasoning,
+        "answer_tokens": choice.answer,
+        "overhead_tokens": choice.overhead,
+        "ended_by": choice.ended_by.value,
         "reasoning_ended_by": None if ending is None else ending.value,
+        "answer_missing": choice.answer_missing,
+        "answer_retried": choice.answer_retried,
     }
 
 
 def lhrm_object(record: UsageRecord) -> Json:
-    """Return the `lhrm` object of a finished reply."""
+    """Return the `lhrm` object of a finished reply: counts are sums, endings those of the first choice."""
     if record.decision is None:
         raise ValueError(f"completion_id={record.facts.completion_id}: no decision, no lhrm object")
+    counts, ending = record.counts, record.reasoning_ended_by
     return {
         **decision_object(record.decision),
-        **choice_object(record),
-        "decide_tokens": record.counts.decide,
+        "reasoning_tokens": counts.reasoning,
+        "answer_tokens": counts.answer,
+        "overhead_tokens": counts.overhead,
+        "ended_by": record.ended_by.value,
+        "reasoning_ended_by": None if ending is None else ending.value,
+        "decide_tokens": counts.decide,
         "latency": _latency_object(record.latency),
         "savings": None if record.savings is None else _savings_object(record.savings),
     }
+
+
+def logprobs_object(entries: Sequence[TokenLogprob]) -> Json:
+    """Return `logprobs` of a choice or a chunk."""
+    return {
+        "content": [
+            {**_token(entry.data, entry.logprob), "top_logprobs": [_token(*pair) for pair in entry.top]}
+            for entry in entries
+        ],
+        "refusal": None,
+    }
+
+
+def _token(data: bytes, logprob: float) -> Json:
+    # Half a character has no text of its own; the bytes of all tokens spell the content.
+    return {"token": data.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(data)}
 
 
 def decision_object(decision: ModeDecision) -> Json:
@@ -119,85 +131,3 @@ def _savings_object(savings: Savings) -> Json:
 
 def _rounded(value_ms: float | None) -> float | None:
     return None if value_ms is None else round(value_ms, 3)
-
-
-class StreamFramer:
-    """Turns the events of one job into chunks; the role goes with the first text, never before it."""
-
-    def __init__(self, completion_id: str, model: str, *, include_usage: bool) -> None:
-        self._base: Json = {
-            "id": completion_id,
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model,
-        }
-        self._include_usage = include_usage
-        self._decision: ModeDecision | None = None
-        self._opened = False
-
-    def frames(self, event: ChatEvent) -> list[bytes]:
-        """Return the frames that `event` brings."""
-        if isinstance(event, Decided):
-            self._decision = event.decision
-            return []
-        if isinstance(event, Generated):
-            return [self._chunk(_delta(delta), None, {}) for delta in event.deltas]
-        return self._last(event)
-
-    def _last(self, event: Finished) -> list[bytes]:
-        record = event.record
-        whole = lhrm_object(record)
-        frames = []
-        if not self._opened:
-            frames.append(self._chunk({"content": ""}, None, {}))
-        finish = self._choice({}, record.ended_by.value)
-        finish["lhrm"] = choice_object(record)
-        frames.append(frame(self._envelope([finish], {"lhrm": whole})))
-        if self._include_usage:
-            frames.append(frame({**self._base, "choices": [], "usage": usage_object(record), "lhrm": whole}))
-        return frames
-
-    def _chunk(self, delta: Json, finish_reason: str | None, extra: Json) -> bytes:
-        if not self._opened:
-            self._opened = True
-            delta = {"role": "assistant", **delta}
-            if self._decision is not None:
-                extra = {**extra, "lhrm": decision_object(self._decision)}
-        return frame(self._envelope([self._choice(delta, finish_reason)], extra))
-
-    def _choice(self, delta: Json, finish_reason: str | None) -> Json:
-        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-
-    def _envelope(self, choices: list[Json], extra: Json) -> Json:
-        usage = {"usage": None} if self._include_usage else {}
-        return {**self._base, "choices": choices, **usage, **extra}
-
-
-def _delta(delta: TextDelta) -> Json:
-    if isinstance(delta, ReasoningDelta):
-        return {"reasoning": delta.text, "reasoning_content": delta.text}
-    return {"content": delta.text}
-
-
-class Collector:
-    """Gathers the events of one job for a non-streaming reply."""
-
-    def __init__(self) -> None:
-        self._reasoning: list[str] = []
-        self._answer: list[str] = []
-        self.record: UsageRecord | None = None
-
-    def take(self, event: ChatEvent) -> None:
-        """Take one event."""
-        if isinstance(event, Finished):
-            self.record = event.record
-        elif isinstance(event, Generated):
-            for delta in event.deltas:
-                target = self._answer if isinstance(delta, AnswerDelta) else self._reasoning
-                target.append(delta.text)
-
-    def body(self, record: UsageRecord) -> Json:
-        """Return the reply; the reasoning is null in no-think and a string, perhaps empty, in think."""
-        thinks = record.reasoning_ended_by is not None
-        reasoning = "".join(self._reasoning) if thinks else None
-        return completion(record, int(time.time()), reasoning, "".join(self._answer))
