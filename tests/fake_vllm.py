@@ -196,10 +196,14 @@ def generation_request(asked: dict[str, Any], name: str) -> GenerationRequest:
         logprob_token_ids=tuple(wanted) if wanted is not None else None,
         stop_token_ids=tuple(asked["stop_token_ids"]),
         logit_bias={int(token): bias for token, bias in asked.get("logit_bias", {}).items()},
-        grammar=next((Grammar(kind, json.dumps(value)) for kind, value in (structured or {}).items()), None),
+        grammar=next((_grammar(kind, value) for kind, value in (structured or {}).items()), None),
         **chosen,
     )
     return GenerationRequest(name, tuple(asked["prompt"]), sampling, asked.get("priority", 0))
+
+
+def _grammar(kind: Any, value: Any) -> Grammar:
+    return Grammar(kind, value if isinstance(value, str) else json.dumps(value))
 
 
 def frame(value: object) -> str:

@@ -23,7 +23,7 @@ def refusing(engine, from_call):
 async def test_what_the_engine_refuses_is_a_400_with_its_reason_and_one_record(stream):
     async with gateway() as rig:
         refusing(rig.engine, 1)
-        response = await rig.chat(stream=stream)
+        response = await rig.chat(stream=stream, response_format={"type": "json_object"})
         error = response.json()["error"]
         assert (response.status_code, error["param"], error["type"]) == (
             400,
@@ -50,7 +50,7 @@ async def test_a_refusal_behind_the_reasoning_is_an_error_frame():
                     raise RequestRefusedError("late")
 
         original, rig.engine.generate = rig.engine.generate, late
-        response = await rig.chat(stream=True)
+        response = await rig.chat(stream=True, response_format={"type": "json_object"})
         *_, error, done = frames(response.text)
         assert (response.status_code, done) == (200, "[DONE]")
         assert (error["error"]["param"], error["error"]["code"]) == ("response_format", "unsupported_grammar")
