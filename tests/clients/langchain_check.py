@@ -2,6 +2,7 @@
 
 import sys
 from importlib.metadata import version
+from typing import Literal
 
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
@@ -18,7 +19,7 @@ class Verdict(BaseModel):
 
 
 @tool
-def weather(days: int) -> str:
+def weather(days: Literal[1, 2, 3]) -> str:
     """Tell the weather of the next days."""
     return f"sunny for {days} days"
 

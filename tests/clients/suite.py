@@ -22,25 +22,27 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PLACE = ROOT / ".clients"
 PYTHON = {
-    "openai": ("openai==3.54.0", "openai_check.py"),
-    "openai-previous": ("openai==2.54.0", "openai_check.py"),
-    "litellm": ("litellm==1.106.2", "litellm_check.py"),
-    "langchain": ("langchain-openai==1.7.3", "langchain_check.py"),
+    "openai": (("openai==3.54.0",), "openai_check.py"),
+    "openai-previous": (("openai==2.54.0",), "openai_check.py"),
+    "litellm": (("litellm==1.106.2", "mcp==2.3.0"), "litellm_check.py"),  # its handling of tools imports mcp
+    "langchain": (("langchain-openai==1.7.3",), "langchain_check.py"),
+    "schemathesis": (("schemathesis==4.32.5",), "fuzz_check.py"),
 }
 NODE = "node"
 NODE_PACKAGE = "openai@7.57.0"
 START_S = 180.0
+ENVIRONMENT = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # no look at the internet
 
 
-def install_python(name: str, requirement: str) -> list[str]:
-    """Return the command prefix of an environment that has `requirement`."""
+def install_python(name: str, requirements: tuple[str, ...]) -> list[str]:
+    """Return the command prefix of an environment that has `requirements`."""
     folder, stamp = PLACE / name, PLACE / name / ".installed"
-    if not stamp.is_file() or stamp.read_text() != requirement:
+    if not stamp.is_file() or stamp.read_text() != " ".join(requirements):
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([*pip, requirement], check=True)
-        stamp.write_text(requirement)
+        subprocess.run([*pip, *requirements], check=True)
+        stamp.write_text(" ".join(requirements))
     return [str(folder / "bin" / "python")]
 
 
@@ -68,9 +70,9 @@ def commands(wanted: list[str]) -> dict[str, list[str]]:
     if unknown := [name for name in wanted if name not in known]:
         raise SystemExit(f"clients: unknown {unknown[0]!r}; known: {', '.join(known)}")
     found = {}
-    for name, (requirement, script) in PYTHON.items():
+    for name, (requirements, script) in PYTHON.items():
         if not wanted or name in wanted:
-            found[name] = [*install_python(name, requirement), str(HERE / script)]
+            found[name] = [*install_python(name, requirements), str(HERE / script)]
     if not wanted or NODE in wanted:
         node = install_node()
         if node:
@@ -114,7 +116,7 @@ def main(wanted: list[str]) -> int:
     failed = []
     with server() as url:
         for name, command in checks.items():
-            done = subprocess.run([*command, url, "lhrm-nano"], timeout=300, check=False)
+            done = subprocess.run([*command, url, "lhrm-nano"], env=ENVIRONMENT, timeout=300, check=False)
             if done.returncode:
                 failed.append(name)
     print(f"clients={len(checks)} failed={len(failed)} {' '.join(failed)}".rstrip())
