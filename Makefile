@@ -13,7 +13,7 @@ BIN := .venv/bin
 SETUP := $(PYTHON) setup/setup_env.py --device $(DEVICE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve check test test-clients train-nano eval-nano loadtest clean
+.PHONY: help setup setup-dev serve check test test-clients train-nano eval-nano loadtest bench-gateway clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -46,6 +46,9 @@ eval-nano: setup ## evaluate models/lhrm-nano on the test split
 
 loadtest: setup ## paired load test against a running server: auto against always-think
 	$(BIN)/python -m lhrm_loadtest run --base-url "http://$(HOST):$(PORT)"
+
+bench-gateway: setup ## our gateway against bare vllm serve, side by side; half an hour
+	$(BIN)/python -m bench.gateway
 
 clean: ## remove the environment and all build and test output
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .clients out runs

@@ -1,0 +1,126 @@
+"""The three servers that are compared: bare vLLM, and our gateway with an engine of its own and over that vLLM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+NANO = ROOT / "models" / "lhrm-nano"
+MODEL = "lhrm-nano"
+START_S = 240.0
+KV_CACHE_BYTES = 1 << 28
+# What the embedded engine sets for itself, so that both engines run alike.
+ENGINE_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "OMP_NUM_THREADS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCHDYNAMO_DISABLE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("server", ".")),
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server: where it listens, whether it is the bare vLLM, and the processes whose CPU time is its cost."""
+
+    name: str
+    url: str
+    bare: bool
+    roots: tuple[int, ...]
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that its processes have used so far."""
+        total = 0.0
+        for root in self.roots:
+            process = psutil.Process(root)
+            for one in (process, *process.children(recursive=True)):
+                times = one.cpu_times()
+                total += times.user + times.system
+        return total
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[list[Server]]:
+    """Start the servers, one after the other, with their logs in `folder`; stop them in the end."""
+    with ExitStack() as stack:
+        vllm_url, vllm = stack.enter_context(_process("vllm", _vllm_command, folder))
+        own = ("--cpu-kv-cache-bytes", str(KV_CACHE_BYTES))
+        embedded_url, embedded = stack.enter_context(
+            _process("embedded", lambda port: [*_gateway_command(port), *own], folder)
+        )
+        remote_url, remote = stack.enter_context(
+            _process("remote", lambda port: [*_gateway_command(port), "--engine-url", vllm_url], folder)
+        )
+        yield [
+            Server("vllm", vllm_url, True, (vllm,)),
+            Server("embedded", embedded_url, False, (embedded,)),
+            Server("remote", remote_url, False, (remote, vllm)),
+        ]
+
+
+def _vllm_command(port: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(NANO)),
+        *("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port), "--enforce-eager"),
+        *("--max-num-seqs", "64", "--block-size", "32", "--kv-cache-memory-bytes", str(KV_CACHE_BYTES)),
+        *("--scheduling-policy", "priority", "--distributed-executor-backend", "uni"),
+        *("--disable-log-stats", "--no-enable-log-requests", "--uvicorn-log-level", "warning"),
+    ]
+
+
+def _gateway_command(port: int) -> list[str]:
+    return [sys.executable, "-m", "lhrm_server", "--model", str(NANO), "--port", str(port)]
+
+
+@contextmanager
+def _process(name: str, command: Callable[[int], list[str]], folder: Path) -> Iterator[tuple[str, int]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with (folder / f"{name}.log").open("w") as log:
+        process = subprocess.Popen(
+            command(port),
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **ENGINE_ENVIRONMENT},
+            start_new_session=True,
+        )
+        try:
+            _wait(name, url, process)
+            yield url, process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait(name: str, url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise SystemExit(f"bench: the server {name} ended with {process.returncode}; see its log")
+        try:
+            with urllib.request.urlopen(f"{url}/v1/models", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise SystemExit(f"bench: the server {name} was not ready in {START_S:.0f} s")
