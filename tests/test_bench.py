@@ -4,7 +4,10 @@ import json
 
 import pytest
 from conftest import serve_on_socket
-from gateway_fixtures import MODEL
+from gateway_fixtures import MODEL, load_tokenizer, scripted
+from lhrm_server.app import create_app
+from lhrm_server.engine_fake import FakeEngine
+from lhrm_server.settings import Settings
 
 from bench.driver import Cell, measure
 from bench.gateway import cells, done_already, plan
