@@ -96,15 +96,17 @@ def test_the_first_frame_arrives_before_the_last_is_made(serve, loop_thread):
     "script", [{"hang_decide": True}, {"hang_at": 0}, {"hang_at": 3}, {"delay_s": 0.05}, {"decide_delay_s": 30}]
 )
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_goes_away_aborts_the_engine(serve, script, stream):
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_client_that_goes_away_aborts_the_engine(serve, script, stream, n):
+    choices = 1 if "hang_decide" in script else n  # the decision is made once for all choices
     with serve(scripted(TOKENIZER, **script)) as live:
-        link = live.connect(json.dumps(body(stream=stream)).encode())
-        eventually(lambda: live.engine.active == 1)
+        link = live.connect(json.dumps(body(stream=stream, n=n)).encode())
+        eventually(lambda: live.engine.active == choices)
         gone_s = time.monotonic()
         link.close()
         eventually(lambda: live.records)
         assert time.monotonic() - gone_s < 5
-        assert (live.engine.active, live.engine.aborted) == (0, 1)
+        assert (live.engine.active, live.engine.aborted) == (0, choices)
         assert [record.ended_by for record in live.records] == [Ending.ABORT]
         eventually(lambda: live.count("lhrm_client_disconnects_total") == 1)
         assert live.count("lhrm_in_flight_requests") == 0
