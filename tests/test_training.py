@@ -28,6 +28,7 @@ from lhrm_train.stop import InterruptedRunError
 from lhrm_train.suite.stream import SuiteDemonstrations, SuiteProblems
 from lhrm_train.train_hft import HFTTrainer, train_hft
 from lhrm_train.train_hgpo import HGPOTrainer, train_hgpo
+from tests.shard_worker import ParityJudge
 from tests.tiny_model import tiny_llama
 
 TINY = BaseConfig(name="tiny", hidden_size=32, layers=2, heads=2, intermediate_size=48)
@@ -351,17 +352,6 @@ def test_adapters_train_the_tags_and_merge(base, tmp_path):
         recipe={},
     )
     assert weights(final).keys() == before.keys()
-
-
-class ParityJudge:
-    """Scores a completion by the sum of its ids, even or odd, so that groups are mixed."""
-
-    def __init__(self):
-        self.failures = Counter()
-
-    def judge(self, problem, mode, ids):
-        right = float(sum(ids) % 2)
-        return Judged(right, "", len(ids), 0, len(ids), True, False, True, 0, False, False)
 
 
 @pytest.mark.parametrize("name", ["hgpo", "grpo", "adaptthink"])
