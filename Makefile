@@ -13,7 +13,7 @@ BIN := .venv/bin
 SETUP := $(PYTHON) setup/setup_env.py --device $(DEVICE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve check test test-clients train-nano eval-nano loadtest bench-gateway clean
+.PHONY: help setup setup-dev serve check test test-remote test-clients train-nano eval-nano loadtest bench-gateway clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -33,7 +33,10 @@ check: setup-dev ## lint, format, types
 	$(BIN)/mypy
 
 test: setup-dev check ## check, then the core test suite, real vLLM included
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not vllm_serve" $(PYTEST_ARGS)
+
+test-remote: setup-dev ## the gateway over a real `vllm serve` of its own
+	$(BIN)/python -m pytest -m vllm_serve $(PYTEST_ARGS)
 
 test-clients: setup-dev ## other people's clients (Python, Node) against the real server; needs a package index
 	$(BIN)/python tests/clients/suite.py $(CLIENTS)

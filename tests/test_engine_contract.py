@@ -26,7 +26,7 @@ ENGINES = [
     "fake",
     pytest.param("vllm", marks=pytest.mark.engine),
     "remote",
-    pytest.param("remote vllm", marks=pytest.mark.engine),
+    pytest.param("remote vllm", marks=pytest.mark.vllm_serve),
 ]
 
 

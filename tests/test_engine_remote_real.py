@@ -20,7 +20,7 @@ from remote_fixtures import SERVE_ARGUMENTS, asked, fake_vllm, free_port, listen
 
 from lhrm_train.format import Message, Mode, encode_chat
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.vllm_serve
 
 QUESTIONS = ["What is 2+3?", "What is the capital of France?", "What is 48371+92615?", "Hello! Who are you?"]
 
@@ -262,7 +262,6 @@ def comparable(event: dict) -> object:
     return shape(event), shape(choice)
 
 
-@pytest.mark.slow
 def test_a_killed_server_is_told_apart_and_used_again_once_it_is_back(loop_thread, nano_tokenizer, tmp_path):
     """Started with a key and without priorities: the first is asked for, the second goes unnoticed in vLLM 0.32."""
     arguments, port = [*SERVE_ARGUMENTS[2:], "--api-key", "sk-real"], free_port()

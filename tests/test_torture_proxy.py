@@ -257,7 +257,7 @@ async def test_concurrent_tortured_streams_do_not_mix(nano_tokenizer):
         assert [merged(deltas)[0] for deltas in answers] == [[40 + i] * (8 + i) for i in range(8)]
 
 
-@pytest.mark.engine
+@pytest.mark.vllm_serve
 @pytest.mark.parametrize("name", HARMLESS)
 def test_harmless_torture_of_the_real_server_changes_nothing(loop_thread, nano_tokenizer, vllm_server, name):
     async def compare():
@@ -274,7 +274,7 @@ def test_harmless_torture_of_the_real_server_changes_nothing(loop_thread, nano_t
     loop_thread.run(compare())
 
 
-@pytest.mark.engine
+@pytest.mark.vllm_serve
 def test_the_real_server_cut_anywhere_is_an_error(loop_thread, nano_tokenizer, vllm_server):
     async def cut_everywhere():
         async with rig(nano_tokenizer, vllm_server) as tortured:
