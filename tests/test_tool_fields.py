@@ -58,7 +58,7 @@ def test_auto_is_the_default():
 def test_a_model_that_was_not_trained_to_call_can_only_be_made_to():
     for choice in (None, "auto"):
         error = refused([tool()], choice, trained=False)
-        assert (error.status, error.param) == (400, "tool_choice")
+        assert (error.status, error.param) == (400, "tools")
         assert "not trained to call tools" in error.message
     assert use([tool()], "required", trained=False).plan == ToolPlan("required")
     assert use([tool()], named("weather"), trained=False).plan == ToolPlan("named", "weather")

@@ -193,7 +193,9 @@ def _engine_failure(exc: EngineError, job: ChatJob) -> GatewayError:
     """Return what the client is told: a 400 with the reason when the fault is its own."""
     if isinstance(exc, RequestRefusedError):
         param = job.answer.grammar_param
-        return AnswerRefusedError(f"{param}: {exc}" if param else str(exc), param=param)
+        if param is None:
+            return AnswerRefusedError(str(exc), code="invalid_value")
+        return AnswerRefusedError(f"{param}: {exc}", param=param)
     log.error("%s: %s: %s", job.facts.completion_id, type(exc).__name__, exc)
     return EngineFailureError(exc)
 

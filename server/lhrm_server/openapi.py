@@ -174,11 +174,16 @@ def _reply(description: str, schema: str) -> Json:
 
 
 def _errors(kinds: tuple[type[GatewayError], ...]) -> Json:
-    """Return the replies of errors by status, and that of a bug; the docstrings of the classes describe them."""
+    """Return the replies of errors by status, and that of a bug; the docstrings of the classes describe them.
+
+    An engine's failure has a status by its cause: 500, 503 or 504.
+    """
     told = {"500": UNEXPECTED}
     for kind in kinds:
         status, words = str(kind.status), (kind.__doc__ or "").partition("\n")[0]
         told[status] = f"{told[status]} {words}" if status in told else words
+    if EngineFailureError in kinds:
+        told["504"] = "The engine took too long."
     return {status: _reply(words, "Error") for status, words in sorted(told.items())}
 
 

@@ -34,8 +34,8 @@ _COUNTS: Mapping[str, Schema] = MappingProxyType(
         "reasoning_tokens": COUNT,
         "answer_tokens": COUNT,
         "overhead_tokens": COUNT,
-        "ended_by": {"enum": ["stop", "length", "tool_calls", "abort", "error"]},
-        "reasoning_ended_by": {"enum": ["model", "budget", "length", "eos", "abort", "error", None]},
+        "ended_by": {"enum": ["stop", "length", "tool_calls"]},
+        "reasoning_ended_by": {"enum": ["model", "budget", "length", "eos", None]},
     }
 )
 _SAVINGS = shape(
@@ -62,12 +62,14 @@ _CHOICE = shape(
                 "reasoning": TEXT_OR_NULL,
                 "reasoning_content": TEXT_OR_NULL,
                 "tool_calls": {"type": "array", "items": _TOOL_CALL},
+                "refusal": {"type": "null"},
             },
             optional=("reasoning", "reasoning_content", "tool_calls"),
         ),
         "logprobs": {"type": ["object", "null"]},
         "finish_reason": {"enum": ["stop", "length", "tool_calls"]},
-        "lhrm": shape(_COUNTS),
+        "stop_reason": TEXT_OR_NULL,
+        "lhrm": shape({**_COUNTS, "answer_missing": TEXT_OR_NULL, "answer_retried": {"type": "boolean"}}),
     }
 )
 

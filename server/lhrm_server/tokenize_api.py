@@ -16,7 +16,7 @@ from lhrm_train.tool_format import with_tools
 
 from .body import ClientGoneError, JsonObject, parse_object, read_body
 from .checks import Check, Schema, asks_for_nothing, boolean, integer, list_of, missing, nullable, only, text
-from .errors import InvalidRequestError, UnsupportedParameterError
+from .errors import InvalidRequestError
 from .gateway import Gateway
 from .messages import parse_messages
 from .tool_fields import tools
@@ -104,7 +104,10 @@ class TokenizeEndpoint:
             if name in fields and value is not None:
                 values[name] = fields[name](name, value)
             elif not asks_for_nothing(value):
-                raise UnsupportedParameterError(name[:100], f"only {', '.join(fields)} can be given here.")
+                known = f"known here: {', '.join(fields)}"
+                raise InvalidRequestError(
+                    f"Unknown parameter: {name[:100]!r}; {known}.", param=name[:100], code="unknown_parameter"
+                )
         if required not in values:
             raise missing(required)
         if "model" in values:

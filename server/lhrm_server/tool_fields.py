@@ -116,8 +116,9 @@ def _check_auto(definitions: Sequence[ToolDefinition], parallel: bool, trained: 
     """Refuse what only a grammar could promise, where the model itself writes its calls."""
     if not trained:
         raise UnsupportedParameterError(
-            "tool_choice",
-            "this model was not trained to call tools, so it cannot choose to; required or a named function works.",
+            "tools",
+            "this model was not trained to call tools, so it cannot choose to; with tool_choice required or a named "
+            "function it works.",
         )
     if not parallel:
         raise UnsupportedParameterError(
