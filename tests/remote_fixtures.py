@@ -32,6 +32,7 @@ SERVE_ARGUMENTS = ["--scheduling-policy", "priority", "--served-model-name", "lh
 CPU_ARGUMENTS = [
     *("--enforce-eager", "--distributed-executor-backend", "uni", "--block-size", "32"),
     *("--kv-cache-memory-bytes", str(1 << 28), "--max-num-seqs", "64"),
+    *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
 ]
 
 

@@ -127,5 +127,5 @@ async def test_a_model_without_a_tool_format_says_so():
     tool = {"type": "function", "function": {"name": "f"}}
     async with gateway() as rig:
         reply = await rig.chat(tools=[tool])
-        assert error_of(reply) == (400, "unsupported_parameter", "tool_choice")
+        assert error_of(reply) == (400, "unsupported_parameter", "tools")
         assert "not trained to call tools" in reply.json()["error"]["message"]
