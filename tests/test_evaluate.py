@@ -7,24 +7,20 @@ import pytest
 from fake_gateway import fake_gateway, scripted
 from lhrm_server.engine_fake import Script
 
-from lhrm_train.config import ConfigError, EvalConfig, RewardConfig, load_config
+from lhrm_train.config import ConfigError, EvalConfig, RewardConfig
 from lhrm_train.evaluate import sample_rows
 from lhrm_train.evaluate_any import evaluate_any
 from lhrm_train.evaluation_report import report_from_rows
 from lhrm_train.format import Message, Mode, encode_answer
-from lhrm_train.grading import Graded, Grader
+from lhrm_train.grading import Grader
 from lhrm_train.problems import Problem
 from lhrm_train.rows import row_log
-from lhrm_train.samplers import Answered, Decision, Failed, Generated, LocalSampler, SamplerError
+from lhrm_train.samplers import Answered, Decision, Failed, LocalSampler, SamplerError
 from lhrm_train.server_sampler import ServerSampler, find_endpoint
+from tests.graded import problem
 from tests.tiny_model import tiny_llama
 
 CONFIG = EvalConfig(samples=2, chunk=4, resamples=50, max_new_tokens=40, concurrency=4, retries=0)
-
-
-def problem(index: int, **fields) -> Problem:
-    values = {"reference": str(index), "kind": "easy" if index % 2 else "hard", "key": f"k{index}", **fields}
-    return Problem((Message("user", f"{index}?"),), **values)
 
 
 PROBLEMS = [problem(i) for i in range(10)]
@@ -213,15 +209,8 @@ def test_nothing_to_ask_and_no_such_scorer_are_said_before_anything_is_asked(tmp
     assert sampler.asked == []
 
 
-def moody(problem: Problem, answer: str) -> float:
-    """Score 0.5, but fail on question 4 and forget the scale on question 5."""
-    if problem.reference == "4":
-        raise RuntimeError("in a mood")
-    return 7.0 if problem.reference == "5" else 0.5
-
-
 def test_a_scorer_that_fails_is_not_a_wrong_answer(tmp_path):
-    report = run(Scripted(), tmp_path, reward=RewardConfig(scorer=f"{__name__}:moody"))
+    report = run(Scripted(), tmp_path, reward=RewardConfig(scorer="tests.graded:moody"))
     rows = rows_of(tmp_path)
     assert (rows[4].think.scores, rows[5].no_think.scores, rows[6].think.scores) == (
         (None,) * 2,
@@ -233,24 +222,6 @@ def test_a_scorer_that_fails_is_not_a_wrong_answer(tmp_path):
     assert "score 7.0 is not in [0, 1]" in rows[5].error
     figures = key_values(report)
     assert (figures["prompts"], figures["accuracy_free"], figures["invalid_samples"]) == (8, 0.5, 8)
-
-
-def test_every_sample_has_an_error_of_its_own(nano_tokenizer):
-    # The second failure once carried the text of the first.
-    grader = Grader(RewardConfig(scorer=f"{__name__}:moody"), nano_tokenizer)
-    errors = [
-        grader.grade(problem(index), Mode.NO_THINK, ids(nano_tokenizer, Mode.NO_THINK, "x")).error
-        for index in (4, 5, 6)
-    ]
-    assert errors[0] == "the scorer failed with RuntimeError: in a mood"
-    assert errors[1] == "the scorer failed with ScoreError: score 7.0 is not in [0, 1]"
-    assert errors[2] == ""
-
-
-@pytest.mark.parametrize("tokenizer", [False, True])
-def test_an_empty_leak_word_is_refused_for_texts_too(nano_tokenizer, tokenizer):
-    with pytest.raises(ConfigError, match="an empty word is in every answer"):
-        Grader(RewardConfig(leak_words=("wait", " ")), nano_tokenizer if tokenizer else None)
 
 
 class Cut(Scripted):
@@ -311,68 +282,6 @@ def test_a_scorer_that_can_score_nothing_stops_the_evaluation(tmp_path):
     with pytest.raises(ConfigError, match="no reward model"):
         run(Scripted(), tmp_path, reward=RewardConfig(scorer=f"{__name__}:unusable"))
     assert rows_of(tmp_path) == []
-
-
-# Ids and texts are graded alike.
-
-
-def ids(tokenizer, mode, answer, reasoning="because"):
-    return Generated(tuple(encode_answer(tokenizer, mode, reasoning, answer)[1:]))
-
-
-GUARDS = RewardConfig(no_think_max_tokens=12, leak_words=("wait", "Let  me think"), leak_words_fail=True)
-
-
-@pytest.mark.parametrize("mode", list(Mode))
-@pytest.mark.parametrize("config", [RewardConfig(), GUARDS])
-@pytest.mark.parametrize(
-    "answer", ["7", " 7\n", "8", "", "wait, 7", "WAIT let me\nthink 7", "waiting 7", "7 7 7 7 7 7 7 7 7 7 7 7 7"]
-)
-@pytest.mark.parametrize("scorer", ["exact", "numeric", f"{__name__}:moody"])
-def test_a_text_is_graded_as_its_ids_are(nano_tokenizer, mode, config, answer, scorer):
-    one = problem(7, scorer=scorer)
-    completion = ids(nano_tokenizer, mode, answer)
-    local = Grader(config, nano_tokenizer).grade(one, mode, completion)
-    told = Answered(answer, len(completion.ids), truncated=False, well_formed=True)
-    remote = Grader(config, None).grade(one, mode, told)
-    assert (remote.score, remote.tokens, remote.truncated) == (local.score, local.tokens, local.truncated)
-    assert remote.leak_words == local.leak_words
-    assert (local.leaked, remote.leaked) == (False, None)
-
-
-@pytest.mark.parametrize(
-    ("answer", "mode", "score", "leak_words", "overlong"),
-    [
-        ("7", Mode.NO_THINK, 1.0, 0, False),
-        ("wait, no, let me  think: 7", Mode.NO_THINK, 0.0, 2, True),
-        ("hmm 7", Mode.NO_THINK, 1.0, 0, False),  # not one of these leak words
-        ("wait 7", Mode.THINK, 1.0, 0, False),  # thinking aloud is what think mode is for
-    ],
-)
-def test_guards_by_hand(answer, mode, score, leak_words, overlong):
-    config = replace(GUARDS, scorer="numeric")
-    told = Answered(answer, 13 if overlong else 12, truncated=False, well_formed=True)
-    graded = Grader(config, None).grade(problem(7), mode, told)
-    assert (graded.score, graded.leak_words, graded.overlong) == (score, leak_words, overlong)
-
-
-@pytest.mark.parametrize(("answer", "overlong"), [("7", False), ("7 7 7", False), ("7 7 7 7 7 7 7 7", True)])
-def test_only_an_exact_reference_says_how_long_an_answer_needs_to_be(nano_tokenizer, answer, overlong):
-    for scorer, expected in (("exact", overlong), ("numeric", False)):
-        grader = Grader(RewardConfig(scorer=scorer), nano_tokenizer)
-        completion = ids(nano_tokenizer, Mode.NO_THINK, answer)
-        assert grader.grade(problem(7), Mode.NO_THINK, completion).overlong is expected
-
-
-def test_malformed_cut_and_missing_answers():
-    grader = Grader(RewardConfig(), None)
-    cut = grader.grade(problem(7), Mode.THINK, Answered("7", 40, truncated=True, well_formed=False))
-    assert (cut.score, cut.truncated, cut.error) == (0.0, True, "")
-    unclosed = grader.grade(problem(7), Mode.NO_THINK, Answered("7", 4, truncated=False, well_formed=False))
-    assert (unclosed.score, unclosed.truncated) == (0.0, False)
-    assert grader.grade(problem(7), Mode.THINK, Failed("gone")) == Graded(error="gone")
-    with pytest.raises(ValueError, match="without a tokenizer"):
-        grader.grade(problem(7), Mode.THINK, Generated((1,)))
 
 
 # Whole evaluations of real samplers.
@@ -443,14 +352,3 @@ def test_an_endpoint_without_modes_is_reported_as_always_thinking(tmp_path):
     assert "hacc" not in figures
     assert not any(math.isnan(value) for value in figures.values())
     assert "nan" not in report
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [f"{name}=0" for name in ("samples", "chunk", "batch", "concurrency", "resamples", "max_new_tokens", "confidence")]
-    + ["confidence=1.0"],
-)
-def test_settings_that_could_not_run_are_named(setting):
-    name, _, value = setting.partition("=")
-    with pytest.raises(ConfigError, match=rf"eval\.{name} = {float(value) if name == 'confidence' else value}: "):
-        load_config(None, [f"eval.{setting}"])
