@@ -54,5 +54,5 @@ bench-gateway: setup ## our gateway against bare vllm serve, side by side; half 
 	$(BIN)/python -m bench.gateway
 
 clean: ## remove the environment and all build and test output
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .clients out runs
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .clients .schemathesis out runs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

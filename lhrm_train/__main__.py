@@ -14,6 +14,12 @@ ALLOCATOR = "glibc.malloc.mmap_threshold=2147483648:glibc.malloc.trim_threshold=
 INTERRUPTED = 130
 
 
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lhrm-train", description="Train and evaluate LHRM checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -50,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--config", help="TOML file or recipe with the settings")
 
     prompts = commands.add_parser("prompts", help="write test prompts of the suite for the load test")
-    prompts.add_argument("--count", type=int, default=50)
+    prompts.add_argument("--count", type=_at_least_one, default=50)
     prompts.add_argument("--out", type=Path, required=True, help="JSON lines file")
     for command in (run, check, publish):
         command.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one setting")

@@ -15,7 +15,8 @@ kinds listed below, and opens each answer with `{think}` or `{no_think}`: it wor
 scratchpad and answers easy ones directly. It exists to show and test the whole system end to end.
 
 **It is not a language model that talks.** Questions outside its kinds come out wrong, often confidently.
-It has no world knowledge beyond a few dozen memorised facts.
+It has no world knowledge beyond a few dozen memorised facts. Kinds of question that its training saw too little of
+come out wrong as well; `docs/experiments.md` measures them.
 
 ## What it was trained on
 Generated questions with programmatic traces, each trace recomputed by an independent checker:

@@ -188,8 +188,8 @@ class HGPOConfig(Settings):
     minibatches: Count = 3  # (1)
     epochs: Count = 2  # (1) passes over the rollouts of a step
     grad_clip: Positive = 1.0
-    row_length: Count = 320  # longest prompt and max_new_tokens
-    micro_rows: Count = 36  # packed rows per forward pass
+    row_length: Count = 320  # (9216) longest prompt and max_new_tokens
+    micro_rows: Count = 36  # (1) packed rows per forward pass
     generate_batch: Count = 64  # sequences sampled at once; a GPU takes more
     gradient_checkpointing: bool = False
     shard: bool = False  # split weights, gradients and AdamW's state over the processes (FSDP2)

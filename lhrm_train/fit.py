@@ -113,7 +113,7 @@ def _hft(config: HFTConfig) -> None:
 def _hgpo(config: HGPOConfig) -> None:
     preset = PAPER if config.preset == "paper" else {}
     where = f"hgpo.objective = {config.objective!r}"
-    _refuse("hgpo", config, UNUSED_BY_OBJECTIVE[config.objective], where, preset)
+    _refuse("hgpo", config, UNUSED_BY_OBJECTIVE.get(config.objective, ()), where, preset)
     _lora("hgpo", config)
 
 
