@@ -10,13 +10,13 @@ from typing import Any
 from transformers import AutoConfig
 
 from lhrm_train.checkpoint import is_checkpoint, load_model
+from lhrm_train.compatibility import check_positions
 from lhrm_train.config import HFTConfig, RunConfig
 from lhrm_train.estimate import H100, Shape, describe, hft, hgpo
 from lhrm_train.format import ChatTokenizer
 from lhrm_train.init import InitError, base_from
 from lhrm_train.nano import build_base
-from lhrm_train.rewards import Judge
-from lhrm_train.streams import demonstration_data, problem_data
+from lhrm_train.streams import check_problems, demonstration_data, problem_data
 
 GROUPED = 6  # queries per key assumed where the model is not at hand
 
@@ -52,6 +52,7 @@ def _describe_data(base: Path, config: RunConfig, processes: int) -> tuple[list[
     tokenizer = ChatTokenizer.load(base)
     lines, hft_config = [], config.hft
     if "hft" in config.stages:
+        check_positions(base, config.hft.row_length)
         data = demonstration_data(tokenizer, config.data, config.hft, config.hft_seed, processes)
         hft_config = data.config
         batch = next(data.stream.batches(0))
@@ -62,7 +63,8 @@ def _describe_data(base: Path, config: RunConfig, processes: int) -> tuple[list[
         )
     if "hgpo" in config.stages:
         problems = problem_data(tokenizer, config.prompts, config.hgpo, config.hgpo_seed)
-        Judge(tokenizer, config.reward).check(problems.problems)
+        check_positions(base, config.hgpo.row_length)
+        check_problems(problems, tokenizer, config.reward)
         drawn = problems.stream.draw(0, config.hgpo.prompts)
         lines.append(f"HGPO data: {problems.cleaning or config.prompts.source}; {problems.too_long} prompts too long")
         lines.append(f"HGPO: {config.hgpo.steps} steps of {len(drawn)} prompts x {config.hgpo.rollouts} rollouts")

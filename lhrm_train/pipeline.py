@@ -26,12 +26,11 @@ from lhrm_train.measure import SETTINGS
 from lhrm_train.metrics import METRICS_NAME
 from lhrm_train.nano import build_base
 from lhrm_train.plots import plot_curves
-from lhrm_train.rewards import Judge
 from lhrm_train.rows import read_rows
 from lhrm_train.run_card import write_run_card
 from lhrm_train.run_record import RunRecord
 from lhrm_train.samplers import LocalSampler
-from lhrm_train.streams import demonstration_data, problem_data
+from lhrm_train.streams import check_problems, demonstration_data, problem_data
 from lhrm_train.suite_report import suite_figures, write_report
 from lhrm_train.train_hft import train_hft
 from lhrm_train.train_hgpo import train_hgpo
@@ -102,7 +101,7 @@ def _run_hft(base: Path, out: Path, config: RunConfig, recipe: dict[str, object]
 def _run_hgpo(init: Path, out: Path, config: RunConfig, recipe: dict[str, object]) -> None:
     tokenizer = ChatTokenizer.load(init)
     data = problem_data(tokenizer, config.prompts, config.hgpo, config.hgpo_seed)
-    Judge(tokenizer, config.reward).check(data.problems)  # an unknown scorer ends the run now, not at its first use
+    check_problems(data, tokenizer, config.reward)  # an unknown scorer ends the run now, not at its first use
     _note_data(out, cleaning=data.cleaning, prompts_too_long=data.too_long)
     train_hgpo(init, out, config.hgpo, config.reward, data.stream, config.hgpo_seed, recipe)
 
@@ -112,7 +111,7 @@ def _check_hgpo(base: Path, config: RunConfig) -> None:
     check_positions(base, config.hgpo.row_length)
     tokenizer = ChatTokenizer.load(base)
     data = problem_data(tokenizer, config.prompts, config.hgpo, config.hgpo_seed)
-    Judge(tokenizer, config.reward).check(data.problems or data.stream.draw(0, 1))
+    check_problems(data, tokenizer, config.reward)
 
 
 def _draw_curves(out: Path) -> None:

@@ -6,12 +6,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lhrm_train.config import ConfigError, DataConfig, HFTConfig, HGPOConfig
+from lhrm_train.config import ConfigError, DataConfig, HFTConfig, HGPOConfig, RewardConfig
 from lhrm_train.fit import refuse_finite_settings, refuse_unknown_kinds
 from lhrm_train.format import ChatTokenizer, encode_chat
 from lhrm_train.hygiene import CleaningReport, clean
 from lhrm_train.mixture import Mixture, MixtureReport
 from lhrm_train.problems import Problem
+from lhrm_train.rewards import Judge
 from lhrm_train.sources import read_demonstrations, read_problems
 from lhrm_train.suite.stream import SuiteDemonstrations, SuiteProblems
 from lhrm_train.train_hft import BatchStream
@@ -92,3 +93,8 @@ def problem_data(tokenizer: ChatTokenizer, data: DataConfig, config: HGPOConfig,
     refuse_unknown_kinds(config, {problem.kind for problem in kept})
     fitting = [problem for problem in kept if fits(problem)]
     return ProblemData(ListedProblems(fitting, seed), fitting, cleaning, len(kept) - len(fitting))
+
+
+def check_problems(data: ProblemData, tokenizer: ChatTokenizer, reward: RewardConfig) -> None:
+    """Look up every scorer that the problems name. Raises ConfigError."""
+    Judge(tokenizer, reward).check(data.problems or data.stream.draw(0, 1))

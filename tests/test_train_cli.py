@@ -153,3 +153,15 @@ def test_the_nano_trains_without_the_packages_that_other_data_need(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-1].startswith("prompts=40 ")
     assert not (tmp_path / "hft" / "tensorboard").exists()
+
+
+def test_a_dry_run_says_what_the_run_would_refuse():
+    done = call("run", "nano", "--dry-run", "--set", "hft.row_length=2000")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("lhrm-train: row_length = 2000: the model has 1024 positions")
+
+
+def test_a_count_of_prompts_below_one_is_refused():
+    done = call("prompts", "--count", "-1", "--out", "unused.jsonl")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("argument --count: '-1' is not a whole number of at least 1")
