@@ -10,7 +10,7 @@ from lhrm_train.config import EvalConfig
 from lhrm_train.format import Message, Mode
 from lhrm_train.grading import Graded, Grader, mode_samples
 from lhrm_train.problems import Problem
-from lhrm_train.rows import ContextRow, Row
+from lhrm_train.rows import ContextRow, Row, thinks
 from lhrm_train.samplers import Decision, Sampler, derived_seed
 from lhrm_train.suite import mix
 
@@ -104,4 +104,4 @@ def sample_contexts(
 
 
 def _chosen(decision: Decision) -> Mode:
-    return Mode.THINK if (decision.p_think or 0.0) >= 0.5 else Mode.NO_THINK
+    return Mode.THINK if thinks(decision.p_think) else Mode.NO_THINK

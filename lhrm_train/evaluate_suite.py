@@ -48,22 +48,27 @@ def _evaluate(
     sampler: LocalSampler, packed: Path, problems: Sequence[Problem], config: EvalConfig, samples: int
 ) -> None:
     measured = Measurement(sampler, problems, replace(config, samples=samples), REWARD)
-    write_rows(packed, measure_rows(measured, _folder(packed)))
+    write_rows(packed, measure_rows(measured, _checked_folder(packed)))
 
 
 def _evaluate_contexts(sampler: LocalSampler, packed: Path, config: EvalConfig) -> None:
     samples, grader = max(1, config.samples // 2), Grader(REWARD, sampler.tokenizer)
     rows = measure(
-        context_log(_folder(packed) / ROWS),
+        context_log(_checked_folder(packed) / ROWS),
         Measurement(sampler, context_problems(config), replace(config, samples=samples), REWARD),
         lambda todo, seed: sample_contexts(sampler, grader, todo, samples, seed),
     )
     write_rows(packed, rows)
 
 
-def _folder(packed: Path) -> Path:
-    """Return where the log of `packed` lies. Raises ConfigError when there are rows without their settings."""
-    folder = packed.with_name(packed.name.removesuffix(".jsonl.gz"))
+def folder_of(packed: Path) -> Path:
+    """Return where the log and the settings of `packed` lie."""
+    return packed.with_name(packed.name.removesuffix(".jsonl.gz"))
+
+
+def _checked_folder(packed: Path) -> Path:
+    """Return the folder of `packed`. Raises ConfigError when there are rows without their settings."""
+    folder = folder_of(packed)
     if packed.is_file() and not (folder / SETTINGS).is_file():
         raise ConfigError(f"{packed}: nothing tells which model made these rows: use another directory")
     return folder

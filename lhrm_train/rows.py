@@ -57,6 +57,11 @@ class ModeSamples:
         return sum(score is None for score in self.scores)
 
 
+def thinks(p_think: float | None) -> bool:
+    """Return the free choice: think iff P(think) >= 0.5; a model that does not decide thinks."""
+    return p_think is None or p_think >= 0.5
+
+
 @dataclass(frozen=True)
 class Row:
     """Everything measured on one prompt; every reported figure derives from these rows.
@@ -80,8 +85,8 @@ class Row:
 
     @property
     def chooses_think(self) -> bool:
-        """The free choice: think iff P(think) >= 0.5; a model that does not decide thinks."""
-        return self.p_think is None or self.p_think >= 0.5
+        """The free choice of one row."""
+        return thinks(self.p_think)
 
     @property
     def invalid(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lhrm_train.atomic import write_text
 from lhrm_train.config import EvalConfig
-from lhrm_train.evaluate_suite import CONTEXTS, HFT_TEST, TEST
+from lhrm_train.evaluate_suite import CONTEXTS, HFT_TEST, TEST, folder_of
 from lhrm_train.evaluation_report import DIFFICULTY, REPORT, settings_text
 from lhrm_train.measure import SETTINGS, read_settings
 from lhrm_train.plots import plot_difficulty
@@ -54,8 +54,9 @@ def write_report(rows: Path, config: EvalConfig) -> str:
     What was measured and how stands in front, where `evaluate_suite` left its settings beside the rows.
     """
     test, text = read_rows(rows / TEST), report_text(rows, config)
-    if (rows / "test" / SETTINGS).is_file():
-        text = settings_text(read_settings(rows / "test"), test) + "\n\n" + text
+    folder = folder_of(rows / TEST)
+    if (folder / SETTINGS).is_file():
+        text = settings_text(read_settings(folder), test) + "\n\n" + text
     write_text(rows / REPORT, text)
     plot_difficulty(test, config.margin, rows / DIFFICULTY)
     return text + "\n" + key_line(figures_of(rows, config))

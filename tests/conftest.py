@@ -110,7 +110,7 @@ def real_gateway(loop_thread, vllm_engine, nano_tokenizer):
     from lhrm_server.app import create_app
     from lhrm_server.settings import Settings
 
-    settings = Settings(model_name=nano_tokenizer.manifest.name, model_dir=NANO)
+    settings = Settings(model_name=nano_tokenizer.manifest.name)
     yield from serve_on_socket(create_app(settings, vllm_engine, nano_tokenizer), loop_thread)
 
 

@@ -16,11 +16,11 @@ import httpx
 import uvicorn
 from fake_vllm import FakeVllm
 from gateway_fixtures import until
+from lhrm_server.checkpoint_sampling import checkpoint_sampling
 from lhrm_server.engine import GenerationRequest, Sampling
 from lhrm_server.engine_fake import FakeEngine, Script, Scripted
 from lhrm_server.engine_remote import RemoteEngine, RemoteOptions
 from lhrm_server.engine_vllm import DEFAULTS, EAGER_DEFAULTS, OFFLINE
-from lhrm_server.remote_body import sampling_defaults
 from lhrm_server.remote_link import Timeouts
 
 from lhrm_train.format import ChatTokenizer
@@ -67,7 +67,7 @@ def fake_vllm(tokenizer: ChatTokenizer, script: Script | Scripted | None = None)
 
 def remote_engine(url: str, tokenizer: ChatTokenizer, **options: Any) -> RemoteEngine:
     """Return an engine for the nano at `url`, not started."""
-    settings = {"sampling_defaults": sampling_defaults(NANO), "timeouts": QUICK, **options}
+    settings = {"sampling_defaults": checkpoint_sampling(NANO), "timeouts": QUICK, **options}
     return RemoteEngine(RemoteOptions(url, **settings), tokenizer)
 
 

@@ -8,10 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lhrm_server.accounting import Ending, ReasoningEnding
 from lhrm_server.answer_plan import AnswerPlan, ToolPlan
-from lhrm_server.choice import ANSWER_PRIORITY, DECIDE_PRIORITY, GENERATE_PRIORITY, reasoning_budget
+from lhrm_server.choice import reasoning_budget
 from lhrm_server.control import Wish
 from lhrm_server.deltas import AnswerDelta, ReasoningDelta, ToolCallDelta
-from lhrm_server.engine import Grammar, RequestRefusedError, Sampling
+from lhrm_server.engine import (
+    ANSWER_PRIORITY,
+    DECIDE_PRIORITY,
+    GENERATE_PRIORITY,
+    Grammar,
+    RequestRefusedError,
+    Sampling,
+)
 from lhrm_server.policy import Source
 from pipeline_rig import TOKENIZER, Plan, Rig, deltas, entries, job, record_of, spelled
 

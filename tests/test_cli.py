@@ -18,7 +18,7 @@ TOKENIZER = load_tokenizer()
 
 
 def settings(*arguments):
-    return make_settings(parse_arguments(arguments), NANO, TOKENIZER)
+    return make_settings(parse_arguments(arguments), TOKENIZER)
 
 
 def test_without_arguments_the_defaults_hold():

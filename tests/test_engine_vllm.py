@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import NANO, collect
 from lhrm_server.engine import EngineDeadError, EngineError, GenerationRequest, Sampling
-from lhrm_server.engine_vllm import VllmEngine, VllmOptions, _sampling_defaults
+from lhrm_server.engine_vllm import VllmEngine, VllmOptions
 from process_tree import children, gone
 
 from lhrm_train.format import Message, Mode, encode_chat
@@ -110,15 +110,6 @@ def test_an_unset_temperature_follows_the_checkpoint(loop_thread, vllm_engine, n
         [i for d in deltas for i in d.token_ids] for deltas in run_all(loop_thread, vllm_engine, requests)
     )
     assert unset == again == greedy
-
-
-def test_sampling_defaults_come_from_generation_config(tmp_path: Path):
-    assert _sampling_defaults({"top_p": 0.9}, tmp_path) == {"top_p": 0.9}
-    path = tmp_path / "generation_config.json"
-    path.write_text('{"do_sample": true, "temperature": 0.7}')
-    assert _sampling_defaults({"temperature": 0.7}, tmp_path) == {"temperature": 0.7}
-    path.write_text('{"do_sample": false}')
-    assert _sampling_defaults({}, tmp_path) == {"temperature": 0.0}
 
 
 def test_a_seed_repeats_and_another_seed_differs(loop_thread, vllm_engine, nano_tokenizer):

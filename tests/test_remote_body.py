@@ -1,13 +1,10 @@
 """What goes to ``/v1/completions``: every field of a request, the checkpoint's defaults, nothing left to the server."""
 
-import json
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
-from conftest import NANO
 from lhrm_server.engine import EngineError, GenerationRequest, Grammar, Sampling
-from lhrm_server.remote_body import NEUTRAL, completion_body, completion_headers, sampling_defaults
+from lhrm_server.remote_body import NEUTRAL, completion_body, completion_headers
 
 FIXED = {
     "model": "m",
@@ -84,23 +81,3 @@ def test_headers_name_the_call_and_its_session():
     assert completion_headers(request) == {"X-Request-Id": "c-decide", "Accept": "text/event-stream"}
     request = GenerationRequest("c-decide", (1,), Sampling(max_tokens=1), session_id="c")
     assert completion_headers(request)["X-Session-ID"] == "c"
-
-
-WRITTEN = {
-    "nothing": ({}, {}),
-    "greedy": ({"do_sample": False, "eos_token_id": 2}, {"temperature": 0.0}),
-    "sampled": ({"do_sample": True, "temperature": 0.7, "top_k": 20}, {"temperature": 0.7, "top_k": 20}),
-    "null is nothing": ({"temperature": None}, {}),
-    "a length is no sampling": ({"max_new_tokens": 3}, {}),
-}
-
-
-@pytest.mark.parametrize(("written", "changed"), WRITTEN.values(), ids=WRITTEN.keys())
-def test_defaults_are_what_the_checkpoint_says(tmp_path: Path, written, changed):
-    (tmp_path / "generation_config.json").write_text(json.dumps(written))
-    assert sampling_defaults(tmp_path) == {**NEUTRAL, **changed}
-
-
-def test_a_checkpoint_without_the_file_is_neutral(tmp_path: Path):
-    assert sampling_defaults(tmp_path) == dict(NEUTRAL)
-    assert sampling_defaults(NANO)["temperature"] == 0.0

@@ -16,9 +16,14 @@ CHAIN_PHRASES = ("Start at {}, {}. Last digit?", "Begin with {}, {}. Keep the la
 CHAIN_STEPS = {1: 1, 2: 3, 3: 4, 4: 6, 5: 8}
 
 
-def _digits(rng: random.Random, level: int) -> int:
-    # Two-digit sums and products can half be learned by heart, so they are only a part of level 2.
-    return rng.choices((2, 3), (0.15, 0.85))[0] if level == 2 else level
+# Two-digit sums and products can half be learned by heart, so they are only a part of level 2.
+TWO_DIGIT_SUMS, TWO_DIGIT_PRODUCTS = 0.15, 0.3
+# Sums of two numbers that are not equally long.
+MIXED_LENGTHS = 0.3
+
+
+def _digits(rng: random.Random, level: int, two: float) -> int:
+    return rng.choices((2, 3), (two, 1 - two))[0] if level == 2 else level
 
 
 def _named_digits(value: int) -> str:
@@ -28,9 +33,9 @@ def _named_digits(value: int) -> str:
 
 
 def _add(rng: random.Random, level: int) -> Draw:
-    digits = _digits(rng, level)
+    digits = _digits(rng, level, TWO_DIGIT_SUMS)
     a = number(rng, digits)
-    b = number(rng, rng.randrange(1, digits) if digits > 1 and rng.random() < 0.1 else digits)
+    b = number(rng, rng.randrange(1, digits) if digits > 1 and rng.random() < MIXED_LENGTHS else digits)
     if rng.random() < 0.5:
         a, b = b, a
     carry, steps = 0, []
@@ -44,7 +49,7 @@ def _add(rng: random.Random, level: int) -> Draw:
 
 
 def _multiply(rng: random.Random, level: int) -> Draw:
-    digits = _digits(rng, level)
+    digits = _digits(rng, level, TWO_DIGIT_PRODUCTS)
     a, b = number(rng, digits), rng.randrange(0 if level == 1 else 2, 10)
     carry, steps = 0, []
     for place in range(digits):

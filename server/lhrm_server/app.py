@@ -16,7 +16,7 @@ from lhrm_train.format import ChatTokenizer
 
 from .chat_endpoint import ChatEndpoint
 from .engine import Engine
-from .errors import SERVER, UNEXPECTED, GatewayError, error_body, http_error_body, validation_error
+from .errors import GatewayError, http_error_body, unexpected_error, validation_error
 from .gateway import Gateway, version
 from .ledger import RecordSink
 from .models_api import get_model, list_models
@@ -123,4 +123,4 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def unexpected(request: Request, _: Exception) -> JSONResponse:
         # This handler runs outside the middleware that tells the request id.
         headers = {HEADER: request.scope["state"]["request_id"]}
-        return JSONResponse(error_body(UNEXPECTED, SERVER, code="internal_error"), status_code=500, headers=headers)
+        return JSONResponse(unexpected_error(), status_code=500, headers=headers)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from lhrm_train.format import ChatTokenizer, Mode
 
 from .accounting import Latency, UsageRecord
-from .choice import DECIDE_PRIORITY, ChatJob, Choice, ChoiceFinished, Generated, reasoning_budget
+from .choice import ChatJob, Choice, ChoiceFinished, Generated, reasoning_budget
 from .control import Wish
-from .engine import Engine, EngineError, GenerationRequest, Sampling
+from .engine import DECIDE_PRIORITY, Engine, EngineError, GenerationRequest, Sampling
 from .errors import OverloadedError
 from .ledger import Ledger
 from .merge import merged

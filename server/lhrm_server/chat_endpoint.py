@@ -20,16 +20,13 @@ from .chat import ChatEvent, ChatJob, ChatPipeline, Decided
 from .disconnect import while_connected
 from .engine import EngineError, RequestRefusedError
 from .errors import (
-    SERVER,
-    UNEXPECTED,
     EngineFailureError,
-    ErrorBody,
     GatewayError,
     InvalidRequestError,
     NotReadyError,
     OverloadedError,
     StoppedError,
-    error_body,
+    unexpected_error,
 )
 from .framer import StreamFramer
 from .gateway import Gateway
@@ -173,7 +170,7 @@ class ChatEndpoint:
                 raise
             # The status is gone; the client must still learn that its answer is not complete.
             log.exception("%s: unexpected error in a stream", job.facts.completion_id)
-            tail = frame(_unexpected()) + DONE
+            tail = frame(unexpected_error()) + DONE
         await stream.close(tail)
 
 
@@ -198,10 +195,6 @@ def _engine_failure(exc: EngineError, job: ChatJob) -> GatewayError:
         return AnswerRefusedError(f"{param}: {exc}", param=param)
     log.error("%s: %s: %s", job.facts.completion_id, type(exc).__name__, exc)
     return EngineFailureError(exc)
-
-
-def _unexpected() -> ErrorBody:
-    return error_body(UNEXPECTED, SERVER, code="internal_error")
 
 
 async def _nothing() -> dict[str, object]:

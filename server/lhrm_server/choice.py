@@ -19,16 +19,22 @@ from .accounting import ChoiceRecord, RequestFacts
 from .answer_filter import answer_filter
 from .answer_plan import AnswerPlan
 from .deltas import Delta
-from .engine import Engine, EngineError, GenerationRequest, Sampling, StopReason, TokenDelta
+from .engine import (
+    ANSWER_PRIORITY,
+    GENERATE_PRIORITY,
+    Engine,
+    EngineError,
+    GenerationRequest,
+    Sampling,
+    StopReason,
+    TokenDelta,
+)
 from .meter import ChoiceMeter, Meter
 from .parser import AnswerParser
 from .policy import ModePlan
 from .prompt import Prompt
 from .request import SamplingFields
 
-# An admitted request that knows its mode goes first, so that it does not queue twice under load; one that has its
-# reasoning goes before those, and finds its prefix still in the cache.
-ANSWER_PRIORITY, GENERATE_PRIORITY, DECIDE_PRIORITY = -1, 0, 1
 SEEDS = 2**63
 
 

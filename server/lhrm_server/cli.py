@@ -23,7 +23,7 @@ class ModelNotFoundError(ValueError):
 
 
 @dataclass(frozen=True)
-class RemoteOptions:
+class RemoteFlags:
     """Which running `vllm serve` answers; `model` None: the only one it serves."""
 
     url: str
@@ -47,7 +47,7 @@ class ServeOptions:
     policy_flags: dict[str, object] = field(default_factory=dict)
     operator_keys: Path | None = None
     trusted_proxies: str | None = None
-    remote: RemoteOptions | None = None
+    remote: RemoteFlags | None = None
 
 
 def find_model(model: str, roots: Sequence[Path] | None = None) -> Path:
@@ -85,7 +85,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
 
 def _remote(
     parser: argparse.ArgumentParser, given: Mapping[str, Any], engine_options: Mapping[str, Any]
-) -> RemoteOptions | None:
+) -> RemoteFlags | None:
     """Return what was said of a remote engine; options that such an engine would not see are an error."""
     if given["engine_url"] is None:
         for name in ("engine_model", "engine_api_key_file"):
@@ -98,7 +98,7 @@ def _remote(
         given_here.append("engine")
     if given_here:
         parser.error(f"--{given_here[0].replace('_', '-')} does not go with --engine-url: that engine is started apart")
-    return RemoteOptions(given["engine_url"], given["engine_model"], given["engine_api_key_file"])
+    return RemoteFlags(given["engine_url"], given["engine_model"], given["engine_api_key_file"])
 
 
 def _parser() -> argparse.ArgumentParser:

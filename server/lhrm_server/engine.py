@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, Protocol
 
+# An admitted request that knows its mode goes first, so that it does not queue twice under load; one that has its
+# reasoning goes before those, and finds its prefix still in the cache.
+ANSWER_PRIORITY, GENERATE_PRIORITY, DECIDE_PRIORITY = -1, 0, 1
+
 
 class EngineError(Exception):
     """The engine failed while it served one request; other requests may still succeed."""

@@ -13,7 +13,9 @@ from typing import Any
 
 from lhrm_train.format import ChatTokenizer
 
+from .checkpoint_sampling import checkpoint_sampling
 from .engine import (
+    DECIDE_PRIORITY,
     EngineDeadError,
     EngineError,
     EngineInfo,
@@ -23,16 +25,14 @@ from .engine import (
     RequestRefusedError,
     TokenDelta,
 )
-from .remote_body import completion_body, completion_headers, sampling_defaults
+from .remote_body import completion_body, completion_headers
 from .remote_check import Served, check_decide, identify
-from .remote_link import Place, RemoteLink, Timeouts
+from .remote_link import TAIL_S, Place, RemoteLink, Timeouts
 from .remote_reply import delta_of
 
 log = logging.getLogger(__name__)
 
 HEALTH_TTL_S = 1.0
-TAIL_S = 1.0
-CHECKED_PRIORITY = 1
 NOT_ASKED = (-math.inf, False)
 # Errors of one request; any other puts the server itself in doubt.
 OF_THE_REQUEST = (RequestRefusedError, EngineOverloadedError, EngineTimeoutError, EngineDeadError)
@@ -80,8 +80,9 @@ def make_remote_engine(
         key = api_key_file.read_text(encoding="utf-8").strip() if api_key_file is not None else None
         if key == "":
             raise ValueError(f"{api_key_file} is empty")
-        defaults = sampling_defaults(model_dir)
-        options = RemoteOptions(base_url, model, key, max_model_len, defaults, timeouts or Timeouts())
+        options = RemoteOptions(
+            base_url, model, key, max_model_len, checkpoint_sampling(model_dir), timeouts or Timeouts()
+        )
     except OSError as exc:
         raise EngineError(f"cannot read the engine's API key: {exc}") from exc
     except ValueError as exc:
@@ -197,7 +198,7 @@ class RemoteEngine:
             return self._stream(link, served, request)
 
         try:
-            await check_decide(link, stream, self._tokenizer, CHECKED_PRIORITY)
+            await check_decide(link, stream, self._tokenizer, DECIDE_PRIORITY)
         except RequestRefusedError as exc:
             if not self._takes_priority or "priority" not in str(exc).lower():
                 raise EngineError(f"{link.url} refuses the call that decides: {exc}") from exc

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+from .checkpoint_sampling import checkpoint_sampling
 from .engine import (
     EngineDeadError,
     EngineError,
@@ -140,7 +141,8 @@ class VllmEngine:
         # again, and only forked children can be leashed before their first instruction.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
         model = config.model_config
-        self._defaults = _sampling_defaults(model.get_diff_sampling_param(), self._options.model_dir)
+        # vLLM leaves out that "do_sample": false means greedy.
+        self._defaults = {**model.get_diff_sampling_param(), **checkpoint_sampling(self._options.model_dir)}
         with children_die_with_this_process(), output.of_forked_children():
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
         self._info = EngineInfo(
@@ -261,14 +263,6 @@ def _engine_arguments(options: VllmOptions, on_cpu: bool) -> dict[str, Any]:
         # The default block of 128 tokens on CPU never caches a shorter prefix.
         arguments |= {"block_size": 32, "kv_cache_memory_bytes": options.cpu_kv_cache_bytes}
     return arguments
-
-
-def _sampling_defaults(from_vllm: Mapping[str, Any], model_dir: Path) -> dict[str, Any]:
-    """Return the checkpoint's sampling defaults; vLLM leaves out that ``"do_sample": false`` means greedy."""
-    path = model_dir / "generation_config.json"
-    written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    greedy = {"temperature": 0.0} if written.get("do_sample") is False else {}
-    return {**from_vllm, **greedy}
 
 
 def _chosen(sampling: Sampling) -> dict[str, Any]:

@@ -195,6 +195,11 @@ def error_body(message: str, kind: str, param: str | None = None, code: str | No
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def unexpected_error() -> ErrorBody:
+    """Return the error body of what went wrong in the server itself; nothing of the cause is told."""
+    return error_body(UNEXPECTED, SERVER, code="internal_error")
+
+
 def http_error_body(status: int, method: str, path: str) -> ErrorBody:
     """Return the error body of a request that no route takes."""
     if status == 404:

@@ -17,6 +17,7 @@ from .checks import (
     list_of,
     missing,
     nullable,
+    one_of,
     record,
     text,
     wrong_type,
@@ -70,13 +71,7 @@ _schema_format = record(
 )
 
 
-def _kind(param: str, value: str) -> str:
-    if value not in _FORMATS:
-        raise wrong_value(param, f"one of {', '.join(_FORMATS)}", value)
-    return value
-
-
-_format = record({"type": text.then(_kind), "json_schema": _schema_format}, required=("type",))
+_format = record({"type": one_of(_FORMATS), "json_schema": _schema_format}, required=("type",))
 
 
 def _format_grammar(param: str, value: Mapping[str, Any]) -> Grammar | None:

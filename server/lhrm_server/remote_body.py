@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from .engine import EngineError, GenerationRequest, Grammar, Sampling
@@ -19,18 +18,6 @@ NEUTRAL: Mapping[str, float] = {
     "repetition_penalty": 1.0,
 }
 """What changes nothing; every field is sent, so that the other server's own defaults have no say."""
-
-
-def sampling_defaults(model_dir: Path) -> dict[str, float]:
-    """Return the checkpoint's own sampling (generation_config.json), neutral where it says nothing.
-
-    ``"do_sample": false`` means greedy.
-    """
-    path = model_dir / "generation_config.json"
-    written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    chosen = {name: written[name] for name in NEUTRAL if written.get(name) is not None}
-    greedy = {"temperature": 0.0} if written.get("do_sample") is False else {}
-    return {**NEUTRAL, **chosen, **greedy}
 
 
 def completion_body(

@@ -74,7 +74,7 @@ def run(options: ServeOptions) -> int:
 def _run(options: ServeOptions) -> int:
     model_dir = find_model(options.model)
     tokenizer = ChatTokenizer.load(model_dir)
-    settings = make_settings(options, model_dir, tokenizer)
+    settings = make_settings(options, tokenizer)
     engine = make_engine(options, model_dir, tokenizer)
     listener = listen(settings.host, settings.port)
     server = GatewayServer(create_app(settings, engine, tokenizer), settings, engine)
@@ -87,12 +87,11 @@ def _run(options: ServeOptions) -> int:
         return runner.run(_serve(server, engine, listener))
 
 
-def make_settings(options: ServeOptions, model_dir: Path, tokenizer: ChatTokenizer) -> Settings:
+def make_settings(options: ServeOptions, tokenizer: ChatTokenizer) -> Settings:
     """Return the settings, with what the operator's files say. Raises SettingsError."""
     name = options.name or tokenizer.manifest.name
     return Settings(
         model_name=name,
-        model_dir=model_dir,
         policy=load_policy(options.policy_file, name, options.policy_flags),
         operators=load_operators(options.operator_keys, options.trusted_proxies),
         **options.settings,

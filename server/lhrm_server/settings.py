@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from .control import Wish
 from .errors import ModelNotFoundError
@@ -24,7 +23,6 @@ class Settings:
     """
 
     model_name: str
-    model_dir: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     policy: ModePolicy = field(default_factory=ModePolicy)
@@ -55,14 +53,16 @@ class Settings:
         return f"{self.model_name}-no-think"
 
     @property
+    def _names(self) -> dict[str, Wish | None]:
+        return {self.model_name: None, self.think_alias: Wish.THINK, self.no_think_alias: Wish.NO_THINK}
+
+    @property
     def served_names(self) -> dict[str, Wish | None]:
         """The names under which the model is listed, with the mode that each asks for."""
-        names = {self.model_name: None, self.think_alias: Wish.THINK, self.no_think_alias: Wish.NO_THINK}
-        return {name: wish for name, wish in names.items() if wish is None or wish in self.policy.allowed_modes}
+        return {name: wish for name, wish in self._names.items() if wish is None or wish in self.policy.allowed_modes}
 
     def alias_wish(self, model: str) -> Wish | None:
         """Return the mode that a model name asks for, allowed or not. Raises ModelNotFoundError."""
-        aliases = {self.model_name: None, self.think_alias: Wish.THINK, self.no_think_alias: Wish.NO_THINK}
-        if model not in aliases:
+        if model not in self._names:
             raise ModelNotFoundError(model, self.served_names)
-        return aliases[model]
+        return self._names[model]

@@ -15,7 +15,7 @@ from lhrm_train.format import ChatTokenizer, encode_chat, encode_turns
 from lhrm_train.tool_format import with_tools
 
 from .body import ClientGoneError, JsonObject, parse_object, read_body
-from .checks import Check, Schema, asks_for_nothing, boolean, integer, list_of, missing, nullable, only, text
+from .checks import NOTHING, Check, Schema, asks_for_nothing, boolean, integer, list_of, missing, nullable, only, text
 from .errors import InvalidRequestError
 from .gateway import Gateway
 from .messages import parse_messages
@@ -50,7 +50,7 @@ def fields_schema(fields: Mapping[str, Check[Any]], required: str) -> Schema:
         "type": "object",
         "required": [required],
         "properties": properties,
-        "additionalProperties": {"enum": [None, [], {}]},
+        "additionalProperties": NOTHING,
     }
 
 

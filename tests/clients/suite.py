@@ -21,6 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PLACE = ROOT / ".clients"
+SERVER_LOG = PLACE / "server.log"
 PYTHON = {
     "openai": (("openai==3.54.0",), "openai_check.py"),
     "openai-previous": (("openai==2.54.0",), "openai_check.py"),
@@ -86,7 +87,9 @@ def server() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "lhrm_server", "--model", "nano", "--port", str(port)], cwd=ROOT)
+    command = [sys.executable, "-m", "lhrm_server", "--model", "nano", "--port", str(port)]
+    with SERVER_LOG.open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until_ready(url, process)
@@ -101,13 +104,13 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise SystemExit(f"clients: the server ended with {process.returncode}")
+            raise SystemExit(f"clients: the server ended with {process.returncode}; its log: {SERVER_LOG}")
         try:
             with urllib.request.urlopen(f"{url}/ready", timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
-    raise SystemExit(f"clients: the server was not ready in {START_S:.0f} s")
+    raise SystemExit(f"clients: the server was not ready in {START_S:.0f} s; its log: {SERVER_LOG}")
 
 
 def main(wanted: list[str]) -> int:
@@ -119,6 +122,8 @@ def main(wanted: list[str]) -> int:
             done = subprocess.run([*command, url, "lhrm-nano"], env=ENVIRONMENT, timeout=300, check=False)
             if done.returncode:
                 failed.append(name)
+    if failed:
+        print(f"clients: the server's log: {SERVER_LOG}")
     print(f"clients={len(checks)} failed={len(failed)} {' '.join(failed)}".rstrip())
     return 1 if failed else 0
 
