@@ -22,7 +22,7 @@ def settings(*arguments):
 
 
 def test_without_arguments_the_defaults_hold():
-    found, default = settings(), Settings(TOKENIZER.manifest.name, NANO)
+    found, default = settings(), Settings(TOKENIZER.manifest.name)
     assert {f.name: getattr(found, f.name) for f in fields(Settings)} == {
         f.name: getattr(default, f.name) for f in fields(Settings)
     }
