@@ -223,7 +223,7 @@ def streamed(api: httpx.Client, recorder: Recorder, body: dict[str, Any]) -> tup
 def check(body: dict[str, Any], reply: dict[str, Any], calls: list[Call]) -> bool:
     """Compare a reply with what its calls say; tell whether all of it could be worked out."""
     mode, messages = reply["lhrm"]["mode"], [Message(m["role"], m["content"]) for m in body["messages"]]
-    prompt = encode_chat(TOKENIZER, messages)
+    prompt = encode_chat(TOKENIZER, messages, None)
     decide = [call for call in calls if call.request.request_id.endswith("-decide")]
     opener = TAGS.think if mode == "think" else TAGS.no_think
     assert len(decide) == reply["lhrm"]["decide_tokens"] == (reply["lhrm"]["p_think"] is not None)
