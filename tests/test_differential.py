@@ -92,12 +92,17 @@ def drawn(rng: random.Random) -> dict[str, Any]:
     options: list[dict[str, Any]] = [
         {"n": rng.choice((2, 3))},
         {"max_tokens": rng.choice((1, 2, 5, 20, 90, 200))},
-        {"reasoning_effort": rng.choice(("none", "low", "high"))},
-        {"thinking_token_budget": rng.choice((1, 4, 30, 400))},
         {"stop": rng.choice((["1"], ["s", "a"], [" "], ["09", "0"], ["never"]))},
         {"logprobs": True, "top_logprobs": rng.choice((0, 2))},
+    ]
+    # Those that ask for modes could contradict each other.
+    modes: list[dict[str, Any]] = [
+        {},
+        {"reasoning_effort": rng.choice(("none", "low", "high"))},
+        {"thinking_token_budget": rng.choice((1, 4, 30, 400))},
         {"think_threshold": rng.choice((0.0, 0.3, 1.0))},
     ]
+    body |= rng.choice(modes)
     for option in options:
         if rng.random() < 0.35:
             body |= option

@@ -29,8 +29,10 @@ PYTHON = {
     "langchain": (("langchain-openai==1.7.3",), "langchain_check.py"),
     "schemathesis": (("schemathesis==4.32.5",), "fuzz_check.py"),
 }
-NODE = "node"
-NODE_PACKAGE = "openai@7.57.0"
+NODE = {
+    "node": (("openai@7.57.0",), "openai_check.mjs"),
+    "ai-sdk": (("ai@6.0.324", "@ai-sdk/openai-compatible@2.0.91", "zod@4.6.7"), "ai_sdk_check.mjs"),
+}
 START_S = 180.0
 ENVIRONMENT = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # no look at the internet
 
@@ -47,37 +49,42 @@ def install_python(name: str, requirements: tuple[str, ...]) -> list[str]:
     return [str(folder / "bin" / "python")]
 
 
-def install_node() -> list[str] | None:
-    """Return the command of the Node client's check; None without Node, which is a failure under CI."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        if os.environ.get("CI"):
-            raise SystemExit("clients: node and npm are missing")
-        print("clients: node is not installed, its client is skipped")
-        return None
-    folder, stamp = PLACE / NODE, PLACE / NODE / ".installed"
-    if not stamp.is_file() or stamp.read_text() != NODE_PACKAGE:
+def node_is_there() -> bool:
+    """Tell whether Node is installed; that it is not is a failure under CI."""
+    if shutil.which("node") and shutil.which("npm"):
+        return True
+    if os.environ.get("CI"):
+        raise SystemExit("clients: node and npm are missing")
+    print("clients: node is not installed, its clients are skipped")
+    return False
+
+
+def install_node(name: str, packages: tuple[str, ...], script: str) -> list[str]:
+    """Return the command of the check in an environment that has `packages`."""
+    folder, stamp = PLACE / name, PLACE / name / ".installed"
+    if not stamp.is_file() or stamp.read_text() != " ".join(packages):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / "package.json").write_text('{"private": true, "type": "module"}\n')
-        subprocess.run(["npm", "install", "--silent", "--no-package-lock", NODE_PACKAGE], cwd=folder, check=True)
-        stamp.write_text(NODE_PACKAGE)
-    shutil.copyfile(HERE / "openai_check.mjs", folder / "check.mjs")  # modules are found beside the script
+        subprocess.run(["npm", "install", "--silent", "--no-package-lock", *packages], cwd=folder, check=True)
+        stamp.write_text(" ".join(packages))
+    shutil.copyfile(HERE / script, folder / "check.mjs")  # modules are found beside the script
     return ["node", str(folder / "check.mjs")]
 
 
 def commands(wanted: list[str]) -> dict[str, list[str]]:
     """Install what is wanted and return the command of each check."""
-    known = [*PYTHON, NODE]
+    known = [*PYTHON, *NODE]
     if unknown := [name for name in wanted if name not in known]:
         raise SystemExit(f"clients: unknown {unknown[0]!r}; known: {', '.join(known)}")
-    found = {}
-    for name, (requirements, script) in PYTHON.items():
-        if not wanted or name in wanted:
-            found[name] = [*install_python(name, requirements), str(HERE / script)]
-    if not wanted or NODE in wanted:
-        node = install_node()
-        if node:
-            found[NODE] = node
+    chosen = wanted or known
+    found = {
+        name: [*install_python(name, requirements), str(HERE / script)]
+        for name, (requirements, script) in PYTHON.items()
+        if name in chosen
+    }
+    if any(name in chosen for name in NODE) and node_is_there():
+        found |= {name: install_node(name, *client) for name, client in NODE.items() if name in chosen}
     return found
 
 
