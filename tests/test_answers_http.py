@@ -10,7 +10,7 @@ pytestmark = pytest.mark.engine
 HARD, EASY = "What is 48371+92615?", "What is the capital of France?"
 SCHEMA = {
     "type": "object",
-    "properties": {"answer": {"type": "integer"}, "sure": {"type": "boolean"}},
+    "properties": {"answer": {"type": "integer", "minimum": 0, "maximum": 999999}, "sure": {"type": "boolean"}},
     "required": ["answer", "sure"],
     "additionalProperties": False,
 }

@@ -110,7 +110,7 @@ def test_a_reserve_gives_an_answer_where_thinking_alone_would_fill_the_limit(ask
 
 SCHEMA = {
     "type": "object",
-    "properties": {"answer": {"type": "integer"}, "sure": {"type": "boolean"}},
+    "properties": {"answer": {"type": "integer", "minimum": 0, "maximum": 999999}, "sure": {"type": "boolean"}},
     "required": ["answer", "sure"],
     "additionalProperties": False,
 }
