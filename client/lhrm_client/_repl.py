@@ -18,7 +18,8 @@ FOLD_HINT = "reasoning is folded with rich: pip install 'lhrm[chat]'"
 class Repl:
     """Reads lines with `read`, a function of the prompt, until it ends or /quit.
 
-    `folded` is the view that folds the reasoning, None where it cannot be had.
+    `folded` is the view that folds the reasoning, None where it cannot be had. `commands` has for each name what
+    it does and the method that does it.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Repl:
         self._folded = folded
         self._asked: ChatOptions = {**conversation.turns.options}
         self._reasoning = ""
-        self._commands: dict[str, tuple[str, Callable[[str], None]]] = {
+        self.commands: dict[str, tuple[str, Callable[[str], None]]] = {
             "/mode": ("think, no_think or auto: the mode of the next questions", self._mode),
             "/threshold": ("0 to 1: think where P(think) reaches it", self._threshold),
             "/fold": ("fold the reasoning when it ends, or leave it", self._fold),
@@ -88,8 +89,8 @@ class Repl:
 
     def _command(self, line: str) -> None:
         name, _, rest = line.partition(" ")
-        if name in self._commands:
-            self._commands[name][1](rest.strip())
+        if name in self.commands:
+            self.commands[name][1](rest.strip())
         else:
             self._note(f"{name} is no command; /help lists them")
 
@@ -143,8 +144,8 @@ class Repl:
         self._note("a new conversation")
 
     def _help(self, _: str) -> None:
-        width = max(map(len, self._commands))
-        for name, (about, _act) in self._commands.items():
+        width = max(map(len, self.commands))
+        for name, (about, _act) in self.commands.items():
             self._note(f"{name:{width}}  {about}")
 
     def _note(self, text: str) -> None:
