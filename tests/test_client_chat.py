@@ -6,10 +6,12 @@ import os
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from fake_gateway import MODEL, fake_gateway, scripted
 from gateway_fixtures import eventually
+from lhrm_client._line_input import LineInput, default_history
 from lhrm_server.engine_fake import Script
 from terminal import plain, terminal
 
@@ -203,6 +205,33 @@ def test_control_characters_of_a_model_do_not_reach_the_terminal(loop_thread, na
         assert "\x1b[2J" not in shown
         assert "r\ufffd]0;title\ufffd" in plain(shown)
         assert "a\ufffd[2Jb\ufffdc" in shown
+
+
+def test_answers_can_go_to_a_file_while_talking(served, tmp_path):
+    out = tmp_path / "answers"
+    command = f"exec {sys.executable} -m lhrm_client chat --mode think --base-url {served[0]} >{out}"
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"}
+    with terminal(["bash", "-c", command], env) as screen:
+        screen.expect("think> ")
+        screen.line("6 times 7?")
+        assert "42" not in plain(screen.expect("reasoning, "))
+        screen.expect("think> ")
+        screen.line("/quit")
+        assert screen.ended() == 0
+    assert out.read_text(encoding="utf-8") == "é is 42\n"
+
+
+def test_a_user_without_a_home_can_talk(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert default_history() is None
+    monkeypatch.setattr("builtins.input", lambda prompt="": f"typed after {prompt}")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with LineInput(default_history()) as lines:
+        assert lines.read("> ") == "typed after > "
 
 
 def test_a_server_that_is_not_there(tmp_path):

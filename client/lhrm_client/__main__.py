@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--model", metavar="NAME", help="default: the first model the server lists")
     chat.add_argument("--base-url", metavar="URL", help=f"default: $LHRM_BASE_URL, else {DEFAULT_BASE_URL}")
     chat.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    chat.add_argument("--no-history", action="store_true", help=f"do not keep what is typed in {default_history()}")
+    chat.add_argument("--no-history", action="store_true", help="do not keep the lines that are typed")
     return parser
 
 

@@ -12,10 +12,13 @@ from typing import Self
 _HISTORY_LINES = 1000
 
 
-def default_history() -> Path:
-    """Return where the lines are kept."""
+def default_history() -> Path | None:
+    """Return where the lines are kept; None where the user has no home."""
     state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "lhrm" / "history"
+    try:
+        return (Path(state) if state else Path.home() / ".local" / "state") / "lhrm" / "history"
+    except RuntimeError:
+        return None
 
 
 class LineInput:
