@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import httpx
 import pytest
+import uvicorn
 from client_shell import Shell
 from fake_gateway import MODEL, fake_gateway, scripted
 from lhrm_client import (
@@ -32,6 +33,7 @@ from lhrm_client import (
     ToolCallDelta,
     UsageReport,
 )
+from lhrm_client._call import LIMITS
 from lhrm_server.engine_fake import Script
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
@@ -316,6 +318,10 @@ def test_connections_are_reused(gateway):
             list(lhrm.stream("q"))
             lhrm.chat("q")
     assert opened.count("connection.connect_tcp.complete") == 1
+
+
+def test_idle_connections_are_let_go_before_the_gateway_closes_them():
+    assert LIMITS.keepalive_expiry < uvicorn.Config("lhrm_server.app").timeout_keep_alive
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

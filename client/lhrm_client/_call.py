@@ -23,6 +23,9 @@ from ._retry import RetryRule, is_retryable
 
 # An answer that thinks may be silent for minutes; keep-alive comments reset the clock of a stream.
 DEFAULT_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+# A gateway closes connections that are idle for 5 s. One closed while a request is on its way would fail a call that
+# may not be tried again, so the client lets go first.
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=4.0)
 CHAT_PATH, MODELS_PATH, VERSION_PATH = "/v1/chat/completions", "/v1/models", "/version"
 
 

@@ -12,7 +12,7 @@ from typing import Self, Unpack
 import httpx
 from pydantic import JsonValue
 
-from ._call import DEFAULT_TIMEOUT, MODELS_PATH, VERSION_PATH, Call, Core, Deadline, Tries, request_id_of
+from ._call import DEFAULT_TIMEOUT, LIMITS, MODELS_PATH, VERSION_PATH, Call, Core, Deadline, Tries, request_id_of
 from ._conversation import Turns
 from ._errors import StreamInterruptedError
 from ._events import ChatEvent, Finished
@@ -93,7 +93,9 @@ class LHRM:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._core = Core(base_url, api_key, model, timeout, max_retries, headers)
-        self._http = httpx.Client(base_url=self._core.base_url, headers=self._core.headers, transport=transport)
+        self._http = httpx.Client(
+            base_url=self._core.base_url, headers=self._core.headers, limits=LIMITS, transport=transport
+        )
 
     def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> ChatResult:
         """Return the whole answer. Raises LHRMError."""
