@@ -13,8 +13,6 @@ from conftest import ROOT
 from fake_gateway import fake_gateway, scripted
 from terminal import terminal
 
-pytestmark = pytest.mark.slow
-
 # httpx and pydantic, what they require, and what every environment has.
 ALLOWED = {
     "lhrm",
