@@ -14,7 +14,7 @@ from fcntl import ioctl
 from struct import pack
 from termios import TIOCSWINSZ
 
-ROWS, COLUMNS = 24, 60
+ROWS, COLUMNS = 24, 40
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 

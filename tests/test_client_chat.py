@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import shutil
+import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -11,11 +15,13 @@ from pathlib import Path
 import pytest
 from fake_gateway import MODEL, fake_gateway, scripted
 from gateway_fixtures import eventually
+from lhrm_client._fold import FoldedReasoning
 from lhrm_client._line_input import LineInput, default_history
 from lhrm_server.engine_fake import Script
+from rich.console import Console
 from terminal import plain, terminal
 
-REASONING = " ".join(f"step {n}." for n in range(40))
+REASONING = " ".join(f"step {n}." for n in range(60))
 THINK_BADGE, NO_THINK_BADGE = "\x1b[30;45m think \x1b[0m", "\x1b[30;42m no_think \x1b[0m"
 FOLD = "▸ thought for "
 
@@ -23,7 +29,7 @@ FOLD = "▸ thought for "
 @pytest.fixture(scope="module")
 def served(loop_thread, nano_tokenizer):
     script = scripted(nano_tokenizer, REASONING, "é is 42", p_think=0.8)
-    with fake_gateway(loop_thread, nano_tokenizer, script) as (url, engine):
+    with fake_gateway(loop_thread, nano_tokenizer, script, max_model_len=1024) as (url, engine):
         yield url, engine
 
 
@@ -45,12 +51,47 @@ def test_reasoning_is_live_and_dimmed_and_folds_when_the_answer_begins(served, t
         assert THINK_BADGE in badge
         assert " P(think) 0.800" in plain(badge)
         live = screen.expect(FOLD)
-        assert "\x1b[2mstep 0. " in live
-        # What stood there is erased line by line before the fold is written.
-        assert "\x1b[1A\x1b[2K" in live
+        assert "\x1b[2mstep " in live
+        # What stood there is erased line by line before the fold is written, and it was never more than eight lines.
+        erased = [len(run) // len("\x1b[1A\x1b[2K") for run in re.findall(r"(?:\x1b\[1A\x1b\[2K)+", live)]
+        assert max(erased) <= 8
         rest = plain(screen.expect("> "))
         assert "/reasoning shows it\né is 42\n" in rest
         assert "saved 0, it chose to think" in rest
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_the_screen_of_tmux(loop_thread, nano_tokenizer, tmp_path):
+    def tmux(*args):
+        command = ["tmux", "-S", tmp_path / "socket", *args]
+        # os.environ, unlike what a child inherits by itself, has no COLUMNS that readline set in this process.
+        env = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=30).stdout
+
+    def screen():
+        return tmux("capture-pane", "-p").rstrip("\n").splitlines()
+
+    script = scripted(nano_tokenizer, REASONING, "é is 42", p_think=0.8, delay_s=0.01)
+    with fake_gateway(loop_thread, nano_tokenizer, script, max_model_len=1024) as (url, _):
+        chat = f"{sys.executable} -m lhrm_client chat --base-url {url}; sleep 60"
+        tmux("-f", "/dev/null", "new-session", "-d", "-x", "76", "-y", "20", chat)
+        try:
+            eventually(lambda: screen()[-1:] == [">"], timeout_s=30)
+            tmux("send-keys", "6 times 7?", "Enter")
+            eventually(lambda: len(screen()) > 6, timeout_s=30)
+            top = [f"{MODEL}; /help lists the commands", "> 6 times 7?", " think  P(think) 0.800, threshold 0.5"]
+            live = screen()
+            assert live[:3] == top
+            assert "step " in live[3]
+            eventually(lambda: screen()[-1:] == [">"], timeout_s=30)
+            done = screen()
+        finally:
+            tmux("kill-server")
+    assert done[:3] == top
+    assert re.fullmatch(r"▸ thought for \d+\.\d s, /reasoning shows it", done[3])
+    assert done[4] == "é is 42"
+    assert re.fullmatch(r"\d+ tokens \(\d+ reasoning, 6 answer\) · saved 0, it chose to think · \d+\.\d\d s", done[5])
+    assert done[6:] == [">"]
 
 
 def test_commands(served, tmp_path):
@@ -82,7 +123,7 @@ def test_commands(served, tmp_path):
         screen.line("/fold")
         screen.expect("reasoning folds when it ends")
         screen.line("/reasoning")
-        screen.expect("step 39.")
+        screen.expect("step 59.")
         screen.line("/history")
         history = plain(screen.expect("user: three?") + screen.expect("assistant: é is 42"))
         assert history.count("user: ") == history.count("assistant: é is 42") == 3
@@ -214,7 +255,7 @@ def test_answers_can_go_to_a_file_while_talking(served, tmp_path):
     with terminal(["bash", "-c", command], env) as screen:
         screen.expect("think> ")
         screen.line("6 times 7?")
-        assert "42" not in plain(screen.expect("reasoning, "))
+        assert "é is 42" not in plain(screen.expect("reasoning, "))
         screen.expect("think> ")
         screen.line("/quit")
         assert screen.ended() == 0
@@ -251,3 +292,18 @@ def test_json_needs_a_question(tmp_path):
 def test_model_is_named_at_the_beginning(served, tmp_path):
     with chat(served[0], tmp_path) as screen:
         assert f"{MODEL}; /help" in screen.shown
+
+
+@pytest.mark.parametrize("separator", [" ", "\n", ""])
+def test_the_window_shows_the_end_of_a_long_text_and_keeps_little_of_it(separator):
+    screen = io.StringIO()
+    view = FoldedReasoning(Console(file=screen, force_terminal=True, width=40, height=24, color_system=None))
+    for n in range(3000):
+        view.feed(f"step {n}.{separator}")
+    lines = view._window().plain.split("\n")
+    assert len(lines) == 8
+    assert all(len(line) <= 40 for line in lines)
+    assert "".join(lines).rstrip().endswith("step 2999.")
+    assert len(view._text) <= 4 * 8 * 40
+    view.end()
+    assert screen.getvalue().rpartition(FOLD)[2].endswith(" s, /reasoning shows it\n")

@@ -220,6 +220,24 @@ def test_a_full_server_is_overloaded(loop_thread, nano_tokenizer):
             lhrm.chat("q")
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_full_server_is_asked_again_when_it_says_so(loop_thread, nano_tokenizer, asynchronous):
+    scripts = [Script(hang_at=1), Script()]
+    with (
+        fake_gateway(loop_thread, nano_tokenizer, lambda _: scripts.pop(0), max_concurrent_requests=1) as (url, engine),
+        LHRM(url) as first,
+        first.stream("q", mode="think") as stream,
+    ):
+        next(stream)
+        threading.Timer(0.2, stream.close).start()
+        began = time.monotonic()
+        result = LiveShell(asynchronous, url).call("chat", "q", mode="think", client={"max_retries": 1})
+        # The server's Retry-After is a second.
+        assert 1.0 <= time.monotonic() - began < 3
+        assert result.ended_by == "stop"
+        assert len(engine.requests) == 2
+
+
 def _wait_until(condition) -> None:
     deadline = time.monotonic() + 10
     while not condition():

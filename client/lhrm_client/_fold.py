@@ -25,7 +25,7 @@ class FoldedReasoning:
 
     def feed(self, text: str) -> None:
         """Show a piece of it in the window."""
-        self._text += printable(text)
+        self._text = self._shortened(self._text + printable(text))
         if self._live is None:
             self._began_s = time.monotonic()
             self._live = Live(
@@ -48,7 +48,13 @@ class FoldedReasoning:
         self._text = ""
 
     def _window(self) -> Text:
-        # Only as much of the text as can be seen is wrapped again at every refresh.
-        tail = self._text[-_LINES * self._console.width :]
-        lines = Text(tail, style="dim").wrap(self._console, self._console.width)
+        lines = Text(self._text, style="dim").wrap(self._console, self._console.width)
         return Text("\n").join(lines[-_LINES:])
+
+    def _shortened(self, text: str) -> str:
+        """Drop what is long out of sight, so that a refresh never wraps much; seldom, as it moves the line breaks."""
+        most = 4 * _LINES * self._console.width
+        if len(text) <= most:
+            return text
+        rest = text[-most // 2 :]
+        return rest.partition("\n")[2] or rest.partition(" ")[2] or rest
