@@ -31,7 +31,8 @@ def shell(request) -> Shell:
 
 def test_exported_names_are_complete():
     # RUF022 keeps __all__ sorted; here: nothing public is missing and nothing listed is absent.
-    public = {name for name in vars(lhrm_client) if not name.startswith("_")}
+    # The module for the official client is an attribute once somebody has imported it.
+    public = {name for name in vars(lhrm_client) if not name.startswith("_")} - {"openai"}
     assert public == set(lhrm_client.__all__)
 
 
