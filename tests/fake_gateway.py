@@ -17,16 +17,11 @@ MODEL = "nano-test"
 
 @contextmanager
 def fake_gateway(
-    loop_thread: LoopThread,
-    tokenizer: ChatTokenizer,
-    script: Script | Scripted | None = None,
-    model: str = MODEL,
-    max_model_len: int = 512,
-    **settings: object,
+    loop_thread: LoopThread, tokenizer: ChatTokenizer, script: Script | Scripted | None = None, **settings: object
 ) -> Iterator[tuple[str, FakeEngine]]:
     """Give the base URL of a running gateway and its engine."""
-    engine = FakeEngine(tokenizer, script, max_model_len)
-    app = create_app(Settings(model_name=model, **settings), engine, tokenizer)
+    engine = FakeEngine(tokenizer, script)
+    app = create_app(Settings(**{"model_name": MODEL, **settings}), engine, tokenizer)
     serving = serve_on_socket(app, loop_thread)
     try:
         yield next(serving), engine

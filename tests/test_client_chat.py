@@ -21,7 +21,7 @@ from lhrm_server.engine_fake import Script
 from rich.console import Console
 from terminal import plain, terminal
 
-REASONING = " ".join(f"step {n}." for n in range(60))
+REASONING = " ".join(f"{n}. I recall that the capital of France is Paris." for n in range(16))
 THINK_BADGE, NO_THINK_BADGE = "\x1b[30;45m think \x1b[0m", "\x1b[30;42m no_think \x1b[0m"
 FOLD = "▸ thought for "
 
@@ -29,7 +29,7 @@ FOLD = "▸ thought for "
 @pytest.fixture(scope="module")
 def served(loop_thread, nano_tokenizer):
     script = scripted(nano_tokenizer, REASONING, "é is 42", p_think=0.8)
-    with fake_gateway(loop_thread, nano_tokenizer, script, max_model_len=1024) as (url, engine):
+    with fake_gateway(loop_thread, nano_tokenizer, script) as (url, engine):
         yield url, engine
 
 
@@ -51,7 +51,8 @@ def test_reasoning_is_live_and_dimmed_and_folds_when_the_answer_begins(served, t
         assert THINK_BADGE in badge
         assert " P(think) 0.800" in plain(badge)
         live = screen.expect(FOLD)
-        assert "\x1b[2mstep " in live
+        assert "\x1b[2m" in live
+        assert "I recall" in plain(live)
         # What stood there is erased line by line before the fold is written, and it was never more than eight lines.
         erased = [len(run) // len("\x1b[1A\x1b[2K") for run in re.findall(r"(?:\x1b\[1A\x1b\[2K)+", live)]
         assert max(erased) <= 8
@@ -72,7 +73,7 @@ def test_the_screen_of_tmux(loop_thread, nano_tokenizer, tmp_path):
         return tmux("capture-pane", "-p").rstrip("\n").splitlines()
 
     script = scripted(nano_tokenizer, REASONING, "é is 42", p_think=0.8, delay_s=0.01)
-    with fake_gateway(loop_thread, nano_tokenizer, script, max_model_len=1024) as (url, _):
+    with fake_gateway(loop_thread, nano_tokenizer, script) as (url, _):
         chat = f"{sys.executable} -m lhrm_client chat --base-url {url}; sleep 60"
         tmux("-f", "/dev/null", "new-session", "-d", "-x", "76", "-y", "20", chat)
         try:
@@ -82,7 +83,7 @@ def test_the_screen_of_tmux(loop_thread, nano_tokenizer, tmp_path):
             top = [f"{MODEL}; /help lists the commands", "> 6 times 7?", " think  P(think) 0.800, threshold 0.5"]
             live = screen()
             assert live[:3] == top
-            assert "step " in live[3]
+            assert "I recall" in live[3]
             eventually(lambda: screen()[-1:] == [">"], timeout_s=30)
             done = screen()
         finally:
@@ -123,7 +124,7 @@ def test_commands(served, tmp_path):
         screen.line("/fold")
         screen.expect("reasoning folds when it ends")
         screen.line("/reasoning")
-        screen.expect("step 59.")
+        screen.expect("15. I recall")
         screen.line("/history")
         history = plain(screen.expect("user: three?") + screen.expect("assistant: é is 42"))
         assert history.count("user: ") == history.count("assistant: é is 42") == 3

@@ -73,7 +73,7 @@ def nano_like(loop_thread, nano_tokenizer):
         easy = "capital" in prompt
         return Script(p_think=0.0018 if easy else 0.996, grammar_ids=grammar_ids, **(capital if easy else digits))
 
-    with fake_gateway(loop_thread, nano_tokenizer, script, "lhrm-nano", max_model_len=1024) as (url, _):
+    with fake_gateway(loop_thread, nano_tokenizer, script, model_name="lhrm-nano") as (url, _):
         yield url
 
 
