@@ -12,9 +12,10 @@ from typing import get_type_hints
 import pytest
 from conftest import ROOT
 from fake_gateway import fake_gateway
-from lhrm_client import LHRM, ChatOptions
+from lhrm_client import DEFAULT_TIMEOUT, LHRM, ChatOptions
 from lhrm_client._display import Display, Sink
 from lhrm_client._repl import Repl
+from lhrm_client._retry import RetryRule
 from lhrm_server.engine_fake import Script
 
 from lhrm_train.format import Mode, encode_answer
@@ -120,6 +121,13 @@ def column(heading: str) -> list[str]:
 
 def test_every_option_is_on_the_page():
     assert sorted(column("option")) == sorted(get_type_hints(ChatOptions))
+
+
+def test_the_limits_are_on_the_page():
+    text = " ".join(TEXT.split())
+    assert f"{DEFAULT_TIMEOUT.read:.0f} unless given, and {DEFAULT_TIMEOUT.connect:.0f} for the connection" in text
+    assert RetryRule(1).hint_cap_s == 60
+    assert "where it is over a minute" in text
 
 
 def test_every_command_is_on_the_page():

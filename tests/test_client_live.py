@@ -291,6 +291,21 @@ def test_leaving_the_block_aborts(loop_thread, nano_tokenizer, leave):
         _wait_until(lambda: engine.aborted == 1 and engine.active == 0)
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_stream_that_nobody_holds_aborts(loop_thread, nano_tokenizer, asynchronous):
+    with fake_gateway(loop_thread, nano_tokenizer, Script(hang_at=2)) as (url, engine):
+        if asynchronous:
+            async with AsyncLHRM(url) as lhrm:
+                async for _ in lhrm.stream("q", mode="think"):
+                    break
+                await asyncio.to_thread(_wait_until, lambda: engine.aborted == 1 and engine.active == 0)
+        else:
+            with LHRM(url) as lhrm:
+                for _ in lhrm.stream("q", mode="think"):
+                    break
+                await asyncio.to_thread(_wait_until, lambda: engine.aborted == 1 and engine.active == 0)
+
+
 async def test_leaving_the_async_block_aborts(loop_thread, nano_tokenizer):
     with fake_gateway(loop_thread, nano_tokenizer, Script(hang_at=2)) as (url, engine):
         async with AsyncLHRM(url) as lhrm, lhrm.stream("q", mode="think") as stream:
