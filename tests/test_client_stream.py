@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from client_shell import ACCOUNTING, BODY, CHOICE, DECISION, FRAMES, frame
@@ -12,6 +13,7 @@ from lhrm_client import (
     AnswerDelta,
     ChatResult,
     Finished,
+    LHRMError,
     ReasoningDelta,
     ResponseFormatError,
     StreamError,
@@ -204,7 +206,41 @@ def test_malformed_streams(frames, error):
     with pytest.raises(error) as caught:
         _read(frames)
     assert type(caught.value) is error
-    assert caught.value.request_id == "req-1"
+    assert (caught.value.request_id, caught.value.status) == ("req-1", 200)
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([b'data: {"choices": [{"delta": {"content": 5}}]}\n\n'], "a stream frame is malformed: delta.content"),
+        ([b'data: {"lhrm": {"mode": "perhaps"}}\n\n'], "a stream frame is malformed: mode, source"),
+        ([FRAMES[0], FRAMES[-1]], "missing or malformed in the response: AttributeError"),
+        (FRAMES[:-1], "the stream ended before [DONE]"),
+    ],
+)
+def test_what_is_malformed_is_named(frames, message):
+    with pytest.raises(LHRMError, match=re.escape(message)):
+        _read(frames)
+
+
+def test_why_the_bytes_ended_is_told():
+    for cause, why in ((OSError("reset"), "(reset)"), (OSError(), "(OSError)")):
+        with pytest.raises(StreamInterruptedError, match=re.escape(f"the stream ended before [DONE] {why}")):
+            ChatStreamReader(None).finish(cause)
+
+
+def test_log_probabilities_add_up():
+    def entry(text):
+        return {"token": text, "logprob": -0.5}
+
+    frames = [
+        frame({"content": "a"}, lhrm=DECISION, choice={"logprobs": {"content": [entry("a")], "refusal": None}}),
+        frame({"content": "b"}, choice={"logprobs": {"content": None}}),
+        frame({"content": "c"}, choice={"logprobs": {"content": [entry("b"), entry("c")], "refusal": None}}),
+        *FRAMES[4:],
+    ]
+    choice = _read(frames)[2].raw["choices"][0]
+    assert choice["logprobs"] == {"content": [entry("a"), entry("b"), entry("c")], "refusal": None}
 
 
 def test_error_frame_keeps_what_the_server_said():

@@ -188,7 +188,7 @@ def status_error(status: int, content: bytes, request_id: str | None) -> StatusE
 def transport_error(exc: httpx.RequestError, url: str) -> TransportError:
     """Map a failure of the HTTP layer to its exception."""
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
-        return ConnectFailedError(f"could not connect to {url}: {exc or type(exc).__name__}")
+        return ConnectFailedError(f"could not connect to {url}: {str(exc) or type(exc).__name__}")
     if isinstance(exc, httpx.TimeoutException):
         return RequestTimeoutError(f"{url} did not answer in time ({type(exc).__name__})")
-    return TransportError(f"request to {url} failed: {exc or type(exc).__name__}")
+    return TransportError(f"request to {url} failed: {str(exc) or type(exc).__name__}")

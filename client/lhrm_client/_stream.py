@@ -51,7 +51,7 @@ class ChatStreamReader:
         """State that no more bytes come, `cause` being why if it was a failure."""
         if self.done:
             return
-        why = f" ({cause or type(cause).__name__})" if cause else ""
+        why = f" ({str(cause) or type(cause).__name__})" if cause else ""
         kind = StreamTimeoutError if isinstance(cause, httpx.TimeoutException) else StreamInterruptedError
         raise kind(f"the stream ended before {_DONE}{why}", status=200, request_id=self._request_id) from cause
 
