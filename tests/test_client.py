@@ -9,7 +9,19 @@ import httpx
 import lhrm_client
 import pytest
 from client_shell import ACCOUNTING, BASE, BODY, Script, Shell, failing, ok, stream_ok
-from lhrm_client import LHRM, AsyncLHRM, Finished
+from lhrm_client import (
+    LHRM,
+    AnswerDelta,
+    AsyncChatStream,
+    AsyncConversation,
+    AsyncLHRM,
+    ChatStream,
+    Conversation,
+    Finished,
+    ModeChosen,
+    ReasoningDelta,
+    UsageReport,
+)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -19,17 +31,22 @@ def shell(request) -> Shell:
 
 def test_exported_names_are_complete():
     # RUF022 keeps __all__ sorted; here: nothing public is missing and nothing listed is absent.
-    public = {name for name in vars(lhrm_client) if not name.startswith("_")}
+    # The module for the official client is an attribute once somebody has imported it.
+    public = {name for name in vars(lhrm_client) if not name.startswith("_")} - {"openai"}
     assert public == set(lhrm_client.__all__)
 
 
-def test_both_clients_offer_the_same_calls():
+@pytest.mark.parametrize(
+    ("sync", "asynchronous"),
+    [(LHRM, AsyncLHRM), (ChatStream, AsyncChatStream), (Conversation, AsyncConversation)],
+)
+def test_both_shells_offer_the_same_calls(sync, asynchronous):
     def calls(cls: type) -> dict[str, list[str]]:
         members = inspect.getmembers(cls, inspect.isfunction)
         return {name: list(inspect.signature(f).parameters) for name, f in members if not name.startswith("__")}
 
-    assert calls(LHRM) == calls(AsyncLHRM)
-    assert list(inspect.signature(LHRM).parameters) == list(inspect.signature(AsyncLHRM).parameters)
+    assert calls(sync) == calls(asynchronous)
+    assert list(inspect.signature(sync).parameters) == list(inspect.signature(asynchronous).parameters)
 
 
 def test_chat_reads_every_part(shell):
@@ -56,10 +73,13 @@ def test_no_think_without_savings(shell):
 
 def test_stream_adds_up_to_the_same_result_as_chat(shell):
     whole = shell.chat(Script(ok()), "q")
-    *deltas, last = shell.stream(Script(stream_ok()), "q")
-    assert isinstance(last, Finished)
-    assert last.result == whole
-    assert "".join(d.text for d in deltas) == "6*742"
+    assert shell.stream(Script(stream_ok()), "q") == [
+        ModeChosen("think", "model", 0.9, 0.5),
+        ReasoningDelta("6*7"),
+        AnswerDelta("42"),
+        UsageReport(whole.usage),
+        Finished(whole),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +95,11 @@ def test_stream_adds_up_to_the_same_result_as_chat(shell):
             {"max_tokens": 9, "temperature": 0, "seed": 0, "top_p": 1},
             {"max_tokens": 9, "temperature": 0, "seed": 0, "top_p": 1},
         ),
+        ({"thinking_budget": 64}, {"thinking_budget": 64}),
+        ({"mode": "think", "thinking_budget": -1}, {"thinking": {"type": "enabled"}, "thinking_budget": -1}),
+        ({"n": 2, "stop": ("a", "b")}, {"n": 2, "stop": ["a", "b"]}),
+        ({"stop": "a"}, {"stop": "a"}),
+        ({"mode": None, "seed": None, "tools": None, "deadline_s": 9}, {}),
         ({"extra": {"user": "u"}}, {"user": "u"}),
         ({"model": "other"}, {"model": "other"}),
     ],
@@ -103,6 +128,21 @@ def test_stream_request_asks_for_usage(shell):
         ("q", {"think_threshold": "0.5"}, "think_threshold='0.5'"),
         ("q", {"think_threshold": True}, "think_threshold=True"),
         ("q", {"mode": "think", "think_threshold": 0.5}, "mode='think'"),
+        ("q", {"mode": ["auto"]}, r"mode=\['auto'\]"),
+        ("q", {"thinking_budget": -2}, "thinking_budget=-2"),
+        ("q", {"thinking_budget": 1.5}, "thinking_budget=1.5"),
+        ("q", {"thinking_budget": True}, "thinking_budget=True"),
+        ("q", {"stop": 5}, "stop=5"),
+        ("q", {"stop": ["a", 5]}, "stop="),
+        ("q", {"tools": "weather"}, "tools='weather'"),
+        ("q", {"tools": [5]}, r"tools\[0\]=5"),
+        ("q", {"tool_choice": "weather"}, "tool_choice='weather'"),
+        ("q", {"answer_type": int}, "answer_type="),
+        ("q", {"deadline_s": 0}, "deadline_s=0"),
+        ("q", {"deadline_s": "1"}, "deadline_s='1'"),
+        ("q", {"request_id": "é"}, "request_id='é'"),
+        ("q", {"request_id": 5}, "request_id=5"),
+        ("q", {"extra": 5}, "extra=5"),
         ("q", {"temperature": float("inf")}, "temperature"),
         ("\ud800", {}, "messages"),
         ([], {}, "messages is empty"),
@@ -111,7 +151,7 @@ def test_stream_request_asks_for_usage(shell):
         ("q", {"extra": {"tools": object()}}, "tools"),
     ],
 )
-@pytest.mark.parametrize("method", ["chat", "chat_stream"])
+@pytest.mark.parametrize("method", ["chat", "stream"])
 def test_bad_arguments_are_refused_before_sending(shell, method, messages, options, named):
     script = Script(ok())
     with pytest.raises(lhrm_client.ArgumentError, match=named):
@@ -119,9 +159,10 @@ def test_bad_arguments_are_refused_before_sending(shell, method, messages, optio
     assert script.requests == []
 
 
-def test_unknown_option_is_a_type_error(shell):
+@pytest.mark.parametrize("method", ["chat", "stream"])
+def test_unknown_option_is_a_type_error(shell, method):
     with pytest.raises(TypeError, match="temprature"):
-        shell.chat(Script(ok()), "q", temprature=1)
+        shell.run(Script(ok()), method, "q", temprature=1)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +171,12 @@ def test_unknown_option_is_a_type_error(shell):
         ({"base_url": "gateway:8000"}, "base_url"),
         ({"base_url": "http://"}, "base_url"),
         ({"base_url": "http://[::1"}, "base_url"),
+        ({"base_url": None}, "base_url=None"),
         ({"base_url": BASE, "max_retries": -1}, "max_retries=-1"),
+        ({"base_url": BASE, "max_retries": 1.5}, "max_retries=1.5"),
+        ({"base_url": BASE, "timeout": 0}, "timeout=0"),
+        ({"base_url": BASE, "timeout": None}, "timeout=None"),
+        ({"base_url": BASE, "headers": {"X-A": "é"}}, r"headers\['X-A'\]='é'"),
         ({"base_url": BASE, "api_key": "clé"}, "api_key"),
         ({"base_url": BASE, "api_key": "a\nb"}, "api_key"),
     ],
@@ -150,11 +196,21 @@ def test_base_url_with_and_without_v1(base):
     assert script.requests[0].headers["authorization"] == "Bearer secret"
 
 
+def test_headers_of_the_client_and_of_the_call_are_sent(shell):
+    script = Script(ok())
+    shell.chat(script, "q", client={"headers": {"X-LHRM-Force": "think"}, "api_key": "k"}, request_id="mine")
+    sent = script.requests[0].headers
+    assert (sent["x-lhrm-force"], sent["authorization"], sent["x-request-id"]) == ("think", "Bearer k", "mine")
+
+
 def test_model_is_discovered_once(shell):
     models = httpx.Response(200, json={"object": "list", "data": [{"id": "nano", "lhrm": {}}, {"id": "nano-think"}]})
     script = Script(models, ok())
-    shell.chat(script, "q", client={"model": None})
-    assert [request.url.path for request in script.requests] == ["/v1/models", "/v1/chat/completions"]
+    with shell.session(script, model=None) as lhrm:
+        lhrm.do("chat", "q")
+        lhrm.do("chat", "q")
+    chat = "/v1/chat/completions"
+    assert [request.url.path for request in script.requests] == ["/v1/models", chat, chat]
     assert script.body["model"] == "nano"
 
 
@@ -188,7 +244,7 @@ def test_unusable_model_list(shell, data):
         (504, "ServerError"),
     ],
 )
-@pytest.mark.parametrize("method", ["chat", "chat_stream"])
+@pytest.mark.parametrize("method", ["chat", "stream"])
 def test_status_becomes_its_error(shell, method, status, error):
     with pytest.raises(lhrm_client.StatusError) as caught:
         shell.run(Script(failing(status)), method, "q", client={"max_retries": 0})
@@ -217,21 +273,23 @@ def test_foreign_error_bodies(shell, content, message):
 @pytest.mark.parametrize(
     ("raised", "error"),
     [
-        (httpx.ConnectError("refused"), "ConnectFailedError"),
-        (httpx.ConnectTimeout(""), "ConnectFailedError"),
-        (httpx.ReadTimeout(""), "RequestTimeoutError"),
-        (httpx.PoolTimeout(""), "RequestTimeoutError"),
-        (httpx.RemoteProtocolError("gone"), "TransportError"),
-        (httpx.ReadError("gone"), "TransportError"),
+        (httpx.ConnectError("refused"), "ConnectFailedError: refused"),
+        (httpx.ConnectTimeout(""), "ConnectFailedError: ConnectTimeout"),
+        (httpx.ReadTimeout(""), "RequestTimeoutError: ReadTimeout"),
+        (httpx.PoolTimeout(""), "RequestTimeoutError: PoolTimeout"),
+        (httpx.RemoteProtocolError("gone"), "TransportError: gone"),
+        (httpx.ReadError(""), "TransportError: ReadError"),
     ],
 )
-@pytest.mark.parametrize("method", ["chat", "chat_stream"])
+@pytest.mark.parametrize("method", ["chat", "stream"])
 def test_transport_failures(shell, method, raised, error):
     script = Script(raised)
     with pytest.raises(lhrm_client.TransportError) as caught:
         shell.run(script, method, "q", client={"max_retries": 0})
-    assert type(caught.value).__name__ == error
+    kind, _, why = error.partition(": ")
+    assert type(caught.value).__name__ == kind
     assert BASE in str(caught.value)
+    assert str(caught.value).rstrip(")").endswith(why)
 
 
 @pytest.mark.parametrize(

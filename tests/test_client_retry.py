@@ -69,6 +69,32 @@ def test_a_stream_that_just_ends_is_an_error(shell):
     assert len(script.requests) == 1
 
 
+def test_no_wait_goes_beyond_the_deadline(shell):
+    script = Script(failing(503, **{"retry-after": "5"}), ok())
+    with pytest.raises(lhrm_client.OverloadedError):
+        shell.chat(script, "q", deadline_s=2)
+    assert len(script.requests) == 1
+
+
+def test_the_deadline_limits_every_part_of_a_try(shell):
+    script = Script(ok())
+    shell.chat(script, "q", deadline_s=3, client={"timeout": httpx.Timeout(9, connect=1, pool=None)})
+    limits = script.requests[0].extensions["timeout"]
+    assert limits["connect"] == 1
+    assert all(2 < limits[name] <= 3 for name in ("read", "write", "pool"))
+    shell.chat(script, "q", client={"timeout": 9})
+    assert set(script.requests[1].extensions["timeout"].values()) == {9}
+
+
+def test_a_deadline_that_is_over_sends_nothing(shell, monkeypatch):
+    monkeypatch.setattr("lhrm_client._retry._BASE_S", 0.001)
+    monkeypatch.setattr("lhrm_client._call.Deadline.left_s", lambda _: 0.0)
+    script = Script(ok())
+    with pytest.raises(lhrm_client.RequestTimeoutError, match="deadline_s=1"):
+        shell.chat(script, "q", deadline_s=1)
+    assert script.requests == []
+
+
 class Cut(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A body whose connection breaks after the given chunks."""
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
-from client_shell import ACCOUNTING, BODY, FRAMES, frame
+from client_shell import ACCOUNTING, BODY, CHOICE, DECISION, FRAMES, frame
 from hypothesis import given
 from hypothesis import strategies as st
 from lhrm_client import (
     AnswerDelta,
     ChatResult,
     Finished,
+    LHRMError,
     ReasoningDelta,
     ResponseFormatError,
     StreamError,
     StreamInterruptedError,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
 )
 from lhrm_client._sse import SSEDecoder
 from lhrm_client._stream import ChatStreamReader
@@ -96,6 +102,59 @@ def test_reader_at_every_split():
     assert _read([raw[i : i + 1] for i in range(len(raw))]) == expected
 
 
+def test_choices_are_told_apart():
+    frames = [
+        frame({"role": "assistant", "content": "a"}, lhrm=DECISION),
+        frame({"role": "assistant", "content": "b"}, index=1),
+        frame({"content": "c"}),
+        frame({}, "length", index=1, choice={"lhrm": CHOICE}),
+        frame({}, "stop", choice={"stop_reason": "!", "lhrm": {**CHOICE, "answer_missing": "empty"}}, lhrm=ACCOUNTING),
+        frame(usage=BODY["usage"]),
+        FRAMES[-1],
+    ]
+    result = _read(frames)[2]
+    assert [(c.index, c.answer, c.finish_reason, c.stop_reason) for c in result.choices] == [
+        (0, "ac", "stop", "!"),
+        (1, "b", "length", None),
+    ]
+    assert (result.answer, result.finish_reason, result.answer_missing) == ("ac", "stop", "empty")
+    assert result.choices[1].accounting.reasoning_tokens == 3
+
+
+def test_pieces_of_tool_calls_add_up():
+    def piece(index, arguments, call_id=None, name=None):
+        start = {"id": call_id, "type": "function"} if call_id else {}
+        return {"index": index, **start, "function": {**({"name": name} if name else {}), "arguments": arguments}}
+
+    pieces = [piece(0, '{"city":', "c1", "weather"), piece(0, ' "Paris"}'), piece(1, "{}", "c2", "clock")]
+    reader = ChatStreamReader(None)
+    events = [event for part in pieces for event in reader.feed(frame({"tool_calls": [part]}, lhrm=DECISION))]
+    assert events[1:] == [
+        ToolCallDelta(0, '{"city":', "c1", "weather"),
+        ToolCallDelta(0, ' "Paris"}'),
+        ToolCallDelta(1, "{}", "c2", "clock"),
+    ]
+    reader.feed(frame({}, "tool_calls", choice={"lhrm": CHOICE}, lhrm=ACCOUNTING))
+    reader.feed(frame(usage=BODY["usage"]))
+    (finished,) = reader.feed(FRAMES[-1])
+    assert finished.result.tool_calls == (
+        ToolCall(id="c1", name="weather", arguments='{"city": "Paris"}'),
+        ToolCall(id="c2", name="clock", arguments="{}"),
+    )
+    assert finished.result.raw["choices"][0]["message"]["content"] is None
+
+
+def test_hidden_reasoning_is_none_though_tokens_were_spent():
+    frames = [frame({"content": "a"}, lhrm=DECISION), *FRAMES[4:]]
+    assert _read(frames)[2].reasoning is None
+
+
+def test_counts_so_far_are_no_report():
+    reader = ChatStreamReader(None)
+    assert reader.feed(frame({"content": "a"}, usage=BODY["usage"])) == [AnswerDelta("a")]
+    assert reader.feed(frame(usage=BODY["usage"])) == [UsageReport(Usage(**BODY["usage"], reasoning_tokens=3))]
+
+
 def test_either_name_of_the_reasoning_is_read_once():
     for delta in ({"reasoning": "r"}, {"reasoning_content": "r"}, {"reasoning": "r", "reasoning_content": "r"}):
         reader = ChatStreamReader(None)
@@ -113,7 +172,8 @@ def test_empty_reasoning_of_a_thinking_answer_is_text_and_of_a_direct_one_is_non
     for mode, expected in (("think", ""), ("no_think", None)):
         frames = [
             frame({"content": "a"}),
-            frame({}, "stop", lhrm={**ACCOUNTING, "mode": mode}, usage=BODY["usage"]),
+            frame({}, "stop", lhrm={**ACCOUNTING, "mode": mode}),
+            frame(usage=BODY["usage"]),
             FRAMES[-1],
         ]
         assert _read(frames)[2].reasoning == expected
@@ -127,6 +187,11 @@ def test_empty_reasoning_of_a_thinking_answer_is_text_and_of_a_direct_one_is_non
         ([b'data: {"choices": ["x"]}\n\n'], ResponseFormatError),
         ([b'data: {"choices": [{"delta": "x"}]}\n\n'], ResponseFormatError),
         ([b'data: {"choices": [{"delta": {"content": 5}}]}\n\n'], ResponseFormatError),
+        ([b'data: {"choices": [{"delta": {"tool_calls": [{"index": 1}]}}]}\n\n'], ResponseFormatError),
+        ([b'data: {"choices": 5}\n\n'], ResponseFormatError),
+        ([b'data: {"choices": [], "usage": 5}\n\n'], ResponseFormatError),
+        ([b'data: {"lhrm": {"mode": "perhaps"}}\n\n'], ResponseFormatError),
+        ([b'data: {"lhrm": "think"}\n\n'], ResponseFormatError),
         ([FRAMES[0], FRAMES[-1]], ResponseFormatError),  # no usage, accounting incomplete
         ([*FRAMES[:4], FRAMES[-1]], ResponseFormatError),
         ([b'data: {"error": "boom"}\n\n'], StreamError),
@@ -141,7 +206,41 @@ def test_malformed_streams(frames, error):
     with pytest.raises(error) as caught:
         _read(frames)
     assert type(caught.value) is error
-    assert caught.value.request_id == "req-1"
+    assert (caught.value.request_id, caught.value.status) == ("req-1", 200)
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([b'data: {"choices": [{"delta": {"content": 5}}]}\n\n'], "a stream frame is malformed: delta.content"),
+        ([b'data: {"lhrm": {"mode": "perhaps"}}\n\n'], "a stream frame is malformed: mode, source"),
+        ([FRAMES[0], FRAMES[-1]], "missing or malformed in the response: AttributeError"),
+        (FRAMES[:-1], "the stream ended before [DONE]"),
+    ],
+)
+def test_what_is_malformed_is_named(frames, message):
+    with pytest.raises(LHRMError, match=re.escape(message)):
+        _read(frames)
+
+
+def test_why_the_bytes_ended_is_told():
+    for cause, why in ((OSError("reset"), "(reset)"), (OSError(), "(OSError)")):
+        with pytest.raises(StreamInterruptedError, match=re.escape(f"the stream ended before [DONE] {why}")):
+            ChatStreamReader(None).finish(cause)
+
+
+def test_log_probabilities_add_up():
+    def entry(text):
+        return {"token": text, "logprob": -0.5}
+
+    frames = [
+        frame({"content": "a"}, lhrm=DECISION, choice={"logprobs": {"content": [entry("a")], "refusal": None}}),
+        frame({"content": "b"}, choice={"logprobs": {"content": None}}),
+        frame({"content": "c"}, choice={"logprobs": {"content": [entry("b"), entry("c")], "refusal": None}}),
+        *FRAMES[4:],
+    ]
+    choice = _read(frames)[2].raw["choices"][0]
+    assert choice["logprobs"] == {"content": [entry("a"), entry("b"), entry("c")], "refusal": None}
 
 
 def test_error_frame_keeps_what_the_server_said():

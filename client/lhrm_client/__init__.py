@@ -1,6 +1,8 @@
 """Client library for the gateway: LHRM, AsyncLHRM and the values they return."""
 
-from ._client import DEFAULT_TIMEOUT, LHRM, AsyncLHRM
+from ._async_client import AsyncChatStream, AsyncConversation, AsyncLHRM
+from ._call import DEFAULT_TIMEOUT
+from ._client import LHRM, ChatStream, Conversation
 from ._errors import (
     ArgumentError,
     AuthenticationError,
@@ -9,6 +11,7 @@ from ._errors import (
     LHRMError,
     NotFoundError,
     OverloadedError,
+    ParseError,
     PermissionDeniedError,
     RateLimitError,
     RequestTimeoutError,
@@ -18,21 +21,25 @@ from ._errors import (
     StatusError,
     StreamError,
     StreamInterruptedError,
+    StreamTimeoutError,
     TransportError,
 )
+from ._events import AnswerDelta, ChatEvent, Finished, ModeChosen, ReasoningDelta, ToolCallDelta, UsageReport
+from ._messages import tool_result
+from ._options import ChatOptions, Schema, ToolChoice
 from ._types import (
     Accounting,
-    AnswerDelta,
-    ChatEvent,
-    ChatOptions,
     ChatResult,
-    Finished,
+    Choice,
+    ChoiceAccounting,
+    Decision,
     Latency,
     Messages,
     Mode,
     ModelInfo,
-    ReasoningDelta,
+    RunMode,
     Savings,
+    ToolCall,
     Usage,
 )
 
@@ -42,32 +49,49 @@ __all__ = [
     "Accounting",
     "AnswerDelta",
     "ArgumentError",
+    "AsyncChatStream",
+    "AsyncConversation",
     "AsyncLHRM",
     "AuthenticationError",
     "BadRequestError",
     "ChatEvent",
     "ChatOptions",
     "ChatResult",
+    "ChatStream",
+    "Choice",
+    "ChoiceAccounting",
     "ConnectFailedError",
+    "Conversation",
+    "Decision",
     "Finished",
     "LHRMError",
     "Latency",
     "Messages",
     "Mode",
+    "ModeChosen",
     "ModelInfo",
     "NotFoundError",
     "OverloadedError",
+    "ParseError",
     "PermissionDeniedError",
     "RateLimitError",
     "ReasoningDelta",
     "RequestTimeoutError",
     "RequestTooLargeError",
     "ResponseFormatError",
+    "RunMode",
     "Savings",
+    "Schema",
     "ServerError",
     "StatusError",
     "StreamError",
     "StreamInterruptedError",
+    "StreamTimeoutError",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolChoice",
     "TransportError",
     "Usage",
+    "UsageReport",
+    "tool_result",
 ]

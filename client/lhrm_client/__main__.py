@@ -1,4 +1,4 @@
-"""The ``lhrm`` command: ask one question, reasoning on stderr, answer on stdout."""
+"""The ``lhrm`` command: chat at a terminal or in a pipe, answers on stdout, all about them on stderr."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from io import TextIOWrapper
+from typing import get_args
 
 from ._client import LHRM
+from ._display import Display, ReasoningView, Sink
 from ._errors import LHRMError
-from ._types import AnswerDelta, ChatEvent, ChatOptions, ChatResult, ReasoningDelta
+from ._line_input import LineInput, default_history
+from ._options import ChatOptions
+from ._repl import FOLD_HINT, Repl
+from ._response import first_model
+from ._types import Mode
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
-_DIM, _RESET = "\x1b[2m", "\x1b[0m"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    args = _parser().parse_args(argv)
-    question = sys.stdin.read() if args.question == "-" else args.question
-    options: ChatOptions = {
-        "model": args.model,
-        "mode": args.mode,
-        "think_threshold": args.threshold,
-        "max_tokens": args.max_tokens,
-    }
-    base_url = args.base_url or os.environ.get("LHRM_BASE_URL") or DEFAULT_BASE_URL
+    parser = _parser()
+    args = parser.parse_args(argv)
+    interactive = args.question is None and sys.stdin.isatty()
+    if interactive and args.json:
+        parser.error("--json needs a question, or one from a pipe")
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # What the encoding cannot say is no reason to fail.
+            stream.reconfigure(errors="replace")
     try:
-        with LHRM(base_url, os.environ.get("LHRM_API_KEY")) as lhrm:
-            if args.json:
-                print(lhrm.chat(question, **options).model_dump_json(indent=1))
-            elif args.no_stream:
-                _print_whole(lhrm.chat(question, **options))
-            else:
-                _print_stream(lhrm, question, options)
+        return _chat_interactively(args) if interactive else _answer(args)
     except LHRMError as exc:
         print(f"lhrm: {exc}", file=sys.stderr)
         return 1
@@ -43,81 +45,83 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output is gone; the interpreter's flush at exit must not fail on it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lhrm", description="Ask an lhrm gateway one question. LHRM_API_KEY is sent as the key if it is set."
+    parser = argparse.ArgumentParser(prog="lhrm", description="Talk to an lhrm gateway.")
+    parser.add_argument("--version", action="version", version=f"lhrm {version('lhrm')}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    chat = commands.add_parser(
+        "chat",
+        help="ask one question, or talk",
+        description="Answer QUESTION, or what a pipe brings; at a terminal and without a question, talk. "
+        "LHRM_API_KEY is sent as the key if it is set.",
     )
-    parser.add_argument("question", help="the question; - reads it from standard input")
-    parser.add_argument("--mode", choices=("auto", "think", "no_think"), help="default: the server's, normally auto")
-    parser.add_argument("--threshold", type=float, help="think when P(think) reaches this, 0 to 1")
-    parser.add_argument("--max-tokens", type=int, help="cap on reasoning plus answer")
-    parser.add_argument("--model", help="default: the first model the server lists")
-    parser.add_argument("--base-url", help=f"default: $LHRM_BASE_URL, else {DEFAULT_BASE_URL}")
-    parser.add_argument("--no-stream", action="store_true", help="print when the answer is complete")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    chat.add_argument("question", nargs="?", help="- reads it from standard input, as a pipe without a question does")
+    chat.add_argument("--mode", choices=get_args(Mode), help="default: the server's, normally auto")
+    chat.add_argument("--threshold", type=float, metavar="P", help="think when P(think) reaches this, 0 to 1")
+    chat.add_argument("--budget", type=int, metavar="TOKENS", help="limit of the reasoning; -1 is none")
+    chat.add_argument("--max-tokens", type=int, metavar="TOKENS", help="limit of reasoning and answer together")
+    chat.add_argument("--system", metavar="TEXT", help="a system message to begin with")
+    chat.add_argument("--model", metavar="NAME", help="default: the first model the server lists")
+    chat.add_argument("--base-url", metavar="URL", help=f"default: $LHRM_BASE_URL, else {DEFAULT_BASE_URL}")
+    chat.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    chat.add_argument("--no-history", action="store_true", help="do not keep the lines that are typed")
     return parser
 
 
-def _print_stream(lhrm: LHRM, question: str, options: ChatOptions) -> None:
-    shown: ChatEvent | None = None
-    try:
-        for event in lhrm.chat_stream(question, **options):
-            if isinstance(shown, ReasoningDelta) and not isinstance(event, ReasoningDelta):
-                _end_line(shown)
-            if isinstance(event, ReasoningDelta):
-                _print_reasoning(event.text)
-            elif isinstance(event, AnswerDelta):
-                print(event.text, end="", flush=True)
-            else:
-                _print_ending(event.result)
-            shown = event
-    except LHRMError:
-        _end_line(shown)
-        raise
+def _client(args: argparse.Namespace) -> LHRM:
+    base_url = args.base_url or os.environ.get("LHRM_BASE_URL") or DEFAULT_BASE_URL
+    return LHRM(base_url, os.environ.get("LHRM_API_KEY"), model=args.model)
 
 
-def _end_line(shown: ChatEvent | None) -> None:
-    if isinstance(shown, ReasoningDelta):
-        print(file=sys.stderr, flush=True)
-    elif isinstance(shown, AnswerDelta):
-        print(flush=True)
+def _options(args: argparse.Namespace) -> ChatOptions:
+    return {
+        "mode": args.mode,
+        "think_threshold": args.threshold,
+        "thinking_budget": args.budget,
+        "max_tokens": args.max_tokens,
+    }
 
 
-def _print_whole(result: ChatResult) -> None:
-    if result.reasoning:
-        _print_reasoning(result.reasoning)
-        print(file=sys.stderr, flush=True)
-    print(result.answer, end="", flush=True)
-    _print_ending(result)
+def _answer(args: argparse.Namespace) -> int:
+    question = sys.stdin.read() if args.question in (None, "-") else args.question
+    if not question.strip():
+        print("lhrm: the question is empty", file=sys.stderr)
+        return 1
+    with _client(args) as lhrm:
+        conversation = lhrm.conversation(args.system, **_options(args))
+        if args.json:
+            print(conversation.chat(question).model_dump_json(indent=1, exclude={"raw", "choices"}))
+            return 0
+        display = Display(Sink(sys.stdout), Sink(sys.stderr))
+        try:
+            with conversation.stream(question) as events:
+                for event in events:
+                    display.show(event)
+        finally:
+            display.stop()
+    return 0
 
 
-def _print_reasoning(text: str) -> None:
-    dim = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    print(f"{_DIM}{text}{_RESET}" if dim else text, end="", file=sys.stderr, flush=True)
+def _chat_interactively(args: argparse.Namespace) -> int:
+    with _client(args) as lhrm, LineInput(None if args.no_history else default_history()) as lines:
+        display = Display(Sink(sys.stdout), Sink(sys.stderr))
+        folded = _folded_view(display.notes)
+        model = args.model or first_model(lhrm.models())
+        display.notes.note(f"{model}; /help lists the commands")
+        if folded is None and display.notes.styled:
+            display.notes.note(FOLD_HINT)
+        Repl(lhrm.conversation(args.system, **_options(args)), display, lines.read, folded).run()
+    return 0
 
 
-def _print_ending(result: ChatResult) -> None:
-    print(flush=True)
-    print(summary_line(result), file=sys.stderr, flush=True)
+def _folded_view(notes: Sink) -> ReasoningView | None:
+    if not notes.styled or find_spec("rich") is None:
+        return None
+    from ._fold import FoldedReasoning
 
-
-def summary_line(result: ChatResult) -> str:
-    """Return mode, cost and savings of an answer in one line."""
-    parts = [f"mode={result.mode}", f"source={result.source}"]
-    if result.p_think is not None:
-        parts.append(f"p_think={result.p_think:.3f}")
-    parts.append(
-        f"tokens={result.usage.completion_tokens} (reasoning {result.reasoning_tokens}, answer {result.answer_tokens})"
-    )
-    if result.savings is not None:
-        interval = result.savings.interval
-        between = f" [{interval[0]:.0f}, {interval[1]:.0f}]" if interval else ""
-        parts.append(f"saved={result.savings.tokens:.0f}{between}")
-    parts.append(f"ended_by={result.ended_by}")
-    return " ".join(parts)
+    return FoldedReasoning()
 
 
 if __name__ == "__main__":

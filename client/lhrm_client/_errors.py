@@ -17,8 +17,10 @@ The tree::
     |  `- ServerError         5xx
     |     `- OverloadedError  503
     |- StreamError            the answer failed after its stream had begun; never retried
-    |  `- StreamInterruptedError  the stream ended without saying so
-    `- ResponseFormatError    a 2xx answer that is not what an lhrm gateway sends
+    |  `- StreamInterruptedError  the stream ended, or was closed, before the answer was complete
+    |     `- StreamTimeoutError   it fell silent, or the deadline came (also a RequestTimeoutError)
+    |- ResponseFormatError    a 2xx answer that is not what an lhrm gateway sends
+    `- ParseError             the model's text is not the JSON asked for (also a ValueError)
 
 Every error has ``status``, ``request_id`` and ``body``, each None where there is none.
 """
@@ -128,11 +130,19 @@ class StreamError(LHRMError):
 
 
 class StreamInterruptedError(StreamError):
-    """The stream ended without its end marker."""
+    """The stream ended, or was closed, before its end marker."""
+
+
+class StreamTimeoutError(StreamInterruptedError, RequestTimeoutError):
+    """The stream fell silent for longer than the time-out, or the call's deadline came."""
 
 
 class ResponseFormatError(LHRMError):
     """A 2xx answer that is not what an lhrm gateway sends."""
+
+
+class ParseError(LHRMError, ValueError):
+    """The answer, or the arguments of a call, do not fit the type asked for; ``body`` is the text."""
 
 
 _STATUS_ERRORS: dict[int, type[StatusError]] = {
@@ -178,7 +188,7 @@ def status_error(status: int, content: bytes, request_id: str | None) -> StatusE
 def transport_error(exc: httpx.RequestError, url: str) -> TransportError:
     """Map a failure of the HTTP layer to its exception."""
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
-        return ConnectFailedError(f"could not connect to {url}: {exc or type(exc).__name__}")
+        return ConnectFailedError(f"could not connect to {url}: {str(exc) or type(exc).__name__}")
     if isinstance(exc, httpx.TimeoutException):
         return RequestTimeoutError(f"{url} did not answer in time ({type(exc).__name__})")
-    return TransportError(f"request to {url} failed: {exc or type(exc).__name__}")
+    return TransportError(f"request to {url} failed: {str(exc) or type(exc).__name__}")

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from ._errors import ResponseFormatError, decode_body
-from ._types import ChatResult, ModelInfo
+from ._types import ChatResult, ModelInfo, Usage
 
 
 class _ModelList(BaseModel):
@@ -26,7 +26,14 @@ def read_models(content: bytes, request_id: str | None) -> list[ModelInfo]:
     try:
         return _ModelList.model_validate(body).data
     except ValidationError as exc:
-        raise _format_error(exc, request_id, body) from exc
+        raise format_error(exc, request_id, body) from exc
+
+
+def first_model(models: list[ModelInfo]) -> str:
+    """Return the name of the first model. Raises ResponseFormatError when there is none."""
+    if not models:
+        raise ResponseFormatError("the server lists no model; pass model=", status=200)
+    return models[0].id
 
 
 def json_object(content: bytes, request_id: str | None) -> dict[str, JsonValue]:
@@ -49,27 +56,51 @@ def result_from(body: dict[str, JsonValue], request_id: str | None) -> ChatResul
     try:
         return ChatResult.model_validate(_flatten(body, request_id))
     except (ValidationError, KeyError, IndexError, TypeError, AttributeError) as exc:
-        raise _format_error(exc, request_id, body) from exc
+        raise format_error(exc, request_id, body) from exc
+
+
+def usage_from(usage: Any) -> Usage:
+    """Return the counts of a wire's ``usage``. Raises ValidationError, TypeError or AttributeError."""
+    details = usage.get("completion_tokens_details") or {}
+    return Usage.model_validate({**usage, "reasoning_tokens": details.get("reasoning_tokens") or 0})
+
+
+def reasoning_of(message: Mapping[str, Any]) -> Any:
+    """Return the reasoning of a message or a delta; both names carry the same text, so one of them is read."""
+    reasoning = message.get("reasoning")
+    return message.get("reasoning_content") if reasoning is None else reasoning
 
 
 def _flatten(body: Mapping[str, Any], request_id: str | None) -> dict[str, Any]:
-    choice, usage = body["choices"][0], body["usage"]
-    message = choice["message"]
-    details = usage.get("completion_tokens_details") or {}
-    reasoning = message.get("reasoning")
+    choices = [_choice(choice) for choice in body["choices"]]
+    first = choices[0]
     return {
         **body["lhrm"],
-        "answer": message.get("content") or "",
-        "reasoning": message.get("reasoning_content") if reasoning is None else reasoning,
-        "finish_reason": choice.get("finish_reason"),
+        **{name: first[name] for name in ("answer", "reasoning", "tool_calls", "finish_reason")},
+        "answer_missing": (first["accounting"] or {}).get("answer_missing"),
         "model": body["model"],
-        "usage": {**usage, "reasoning_tokens": details.get("reasoning_tokens") or 0},
+        "usage": usage_from(body["usage"]),
         "request_id": request_id or body.get("id"),
+        "choices": choices,
         "raw": body,
     }
 
 
-def _format_error(exc: Exception, request_id: str | None, body: dict[str, JsonValue]) -> ResponseFormatError:
+def _choice(choice: Mapping[str, Any]) -> dict[str, Any]:
+    message = choice["message"]
+    return {
+        "index": choice.get("index", 0),
+        "answer": message.get("content") or "",
+        "reasoning": reasoning_of(message),
+        "tool_calls": [{"id": call["id"], **call["function"]} for call in message.get("tool_calls") or []],
+        "finish_reason": choice.get("finish_reason"),
+        "stop_reason": choice.get("stop_reason"),
+        "accounting": choice.get("lhrm"),
+    }
+
+
+def format_error(exc: Exception, request_id: str | None, body: dict[str, JsonValue]) -> ResponseFormatError:
+    """Return the error for a body that lacks what `exc` missed."""
     if isinstance(exc, ValidationError):
         fields = sorted({".".join(str(part) for part in error["loc"]) for error in exc.errors()})
         message = f"missing or malformed in the response: {', '.join(fields)}"

@@ -6,25 +6,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, JsonValue, ValidationError
+import httpx
+from pydantic import JsonValue, ValidationError
 
-from ._errors import ResponseFormatError, StreamError, StreamInterruptedError, error_message
-from ._response import result_from
+from ._errors import ResponseFormatError, StreamError, StreamInterruptedError, StreamTimeoutError, error_message
+from ._events import ChatEvent, Finished, ModeChosen, UsageReport
+from ._gathered import ChoicePiece, GatheredChoice
+from ._response import result_from, usage_from
 from ._sse import SSEDecoder
-from ._types import AnswerDelta, ChatEvent, Finished, ReasoningDelta
+from ._types import Decision
 
 _DONE = "[DONE]"
-
-
-class _Delta(BaseModel):
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-
-
-class _Choice(BaseModel):
-    delta: _Delta | None = None
-    finish_reason: str | None = None
 
 
 class ChatStreamReader:
@@ -37,10 +29,8 @@ class ChatStreamReader:
         self._request_id = request_id
         self._decoder = SSEDecoder()
         self._head: dict[str, JsonValue] = {}
-        self._reasoning: list[str] = []
-        self._answer: list[str] = []
-        self._finish_reason: str | None = None
-        self._accounting: JsonValue = None
+        self._choices: dict[int, GatheredChoice] = {}
+        self._accounting: dict[str, JsonValue] = {}
         self._usage: JsonValue = None
         self.done = False
 
@@ -52,17 +42,18 @@ class ChatStreamReader:
                 break
             if data.strip() == _DONE:
                 self.done = True
-                events.append(self._finished())
+                events.append(Finished(result_from(self._body(), self._request_id)))
             else:
                 events += self._take(self._parse(data))
         return events
 
     def finish(self, cause: Exception | None = None) -> None:
         """State that no more bytes come, `cause` being why if it was a failure."""
-        if not self.done:
-            why = f" ({cause or type(cause).__name__})" if cause else ""
-            message = f"the stream ended before {_DONE}{why}"
-            raise StreamInterruptedError(message, status=200, request_id=self._request_id) from cause
+        if self.done:
+            return
+        why = f" ({str(cause) or type(cause).__name__})" if cause else ""
+        kind = StreamTimeoutError if isinstance(cause, httpx.TimeoutException) else StreamInterruptedError
+        raise kind(f"the stream ended before {_DONE}{why}", status=200, request_id=self._request_id) from cause
 
     def _parse(self, data: str) -> dict[str, Any]:
         try:
@@ -77,50 +68,52 @@ class ChatStreamReader:
         return frame
 
     def _take(self, frame: Mapping[str, Any]) -> list[ChatEvent]:
-        self._head = self._head or {name: frame.get(name) for name in ("id", "created", "model")}
-        self._usage = frame.get("usage") or self._usage
-        self._accounting = frame.get("lhrm") or self._accounting
-        choices = frame.get("choices") or []
-        if not choices:
-            return []
+        if not self._head:
+            self._head = {name: frame.get(name) for name in ("id", "created", "model")}
         try:
-            choice = _Choice.model_validate(choices[0])
-        except (ValidationError, TypeError, KeyError) as exc:
-            raise self._malformed("a stream frame has a malformed choice", dict(frame)) from exc
-        self._finish_reason = choice.finish_reason or self._finish_reason
-        return self._deltas(choice.delta or _Delta())
+            return [*self._decision(frame), *self._deltas(frame), *self._counts(frame)]
+        except (ValueError, TypeError, AttributeError) as exc:
+            raise self._malformed(f"a stream frame is malformed: {_short(exc)}", dict(frame)) from exc
 
-    def _deltas(self, delta: _Delta) -> list[ChatEvent]:
-        # Both names carry the same text; reading one of them avoids doubling it.
-        reasoning = delta.reasoning_content if delta.reasoning is None else delta.reasoning
+    def _decision(self, frame: Mapping[str, Any]) -> list[ChatEvent]:
+        found = frame.get("lhrm")
+        if not found:
+            return []
+        first = not self._accounting
+        self._accounting = dict(found)
+        return [ModeChosen(**Decision.model_validate(found).model_dump())] if first else []
+
+    def _deltas(self, frame: Mapping[str, Any]) -> list[ChatEvent]:
         events: list[ChatEvent] = []
-        if reasoning:
-            self._reasoning.append(reasoning)
-            events.append(ReasoningDelta(reasoning))
-        if delta.content:
-            self._answer.append(delta.content)
-            events.append(AnswerDelta(delta.content))
+        for found in frame.get("choices") or []:
+            piece = ChoicePiece.model_validate(found)
+            if piece.index not in self._choices:
+                self._choices[piece.index] = GatheredChoice(piece.index)
+            events += self._choices[piece.index].take(piece)
         return events
 
-    def _finished(self) -> Finished:
-        return Finished(result_from(self._body(), self._request_id))
+    def _counts(self, frame: Mapping[str, Any]) -> list[ChatEvent]:
+        # Counts beside a choice are only those so far.
+        if not frame.get("usage"):
+            return []
+        self._usage = frame["usage"]
+        return [] if frame.get("choices") else [UsageReport(usage_from(self._usage))]
 
     def _body(self) -> dict[str, JsonValue]:
-        mode = self._accounting.get("mode") if isinstance(self._accounting, dict) else None
-        reasoning = "".join(self._reasoning) if self._reasoning or mode == "think" else None
-        message: dict[str, JsonValue] = {
-            "role": "assistant",
-            "content": "".join(self._answer),
-            "reasoning": reasoning,
-            "reasoning_content": reasoning,
-        }
+        thinking = self._accounting.get("mode") == "think"
         return {
             **self._head,
             "object": "chat.completion",
-            "choices": [{"index": 0, "message": message, "finish_reason": self._finish_reason}],
+            "choices": [choice.whole(thinking) for _, choice in sorted(self._choices.items())],
             "usage": self._usage,
-            "lhrm": self._accounting,
+            "lhrm": self._accounting or None,
         }
 
     def _malformed(self, message: str, body: JsonValue) -> ResponseFormatError:
         return ResponseFormatError(message, status=200, request_id=self._request_id, body=body)
+
+
+def _short(exc: Exception) -> str:
+    if isinstance(exc, ValidationError):
+        return ", ".join(".".join(str(part) for part in error["loc"]) or error["msg"] for error in exc.errors())
+    return str(exc)

@@ -1,35 +1,24 @@
-"""The values a caller sees: options of a call, the result, and the events of a stream."""
+"""The values a caller reads: the result of a call, its accounting, and the models of a server."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypedDict
+from typing import Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from ._parse import parse_as
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 Mode: TypeAlias = Literal["auto", "think", "no_think"]
 """What a caller asks for; ``auto`` lets the model decide."""
 
+RunMode: TypeAlias = Literal["think", "no_think"]
+"""What ran."""
+
 Messages: TypeAlias = str | Sequence[Mapping[str, JsonValue]]
-"""A question, or a conversation in the OpenAI shape."""
-
-
-class ChatOptions(TypedDict, total=False):
-    """Options of one call; an absent or None option leaves the choice to the server.
-
-    `mode` None follows the model alias and the server's default. `think_threshold` in [0, 1] is the cost
-    dial: the model thinks when its P(think) reaches it. `extra` holds further fields of the request body.
-    """
-
-    model: str | None
-    mode: Mode | None
-    think_threshold: float | None
-    max_tokens: int | None
-    temperature: float | None
-    top_p: float | None
-    seed: int | None
-    extra: Mapping[str, JsonValue] | None
+"""A question, or turns in the OpenAI shape."""
 
 
 class _Value(BaseModel):
@@ -68,13 +57,18 @@ class Latency(_Value):
     total_ms: float | None = None
 
 
-class Accounting(_Value):
-    """The response's ``lhrm`` object: which mode ran, who chose it, what it cost."""
+class Decision(_Value):
+    """Which mode runs, who chose it (``model``, ``request`` or ``policy``), and P(think) where the model was asked."""
 
-    mode: Literal["think", "no_think"]
+    mode: RunMode
     source: str
     p_think: float | None = None
     threshold: float | None = None
+
+
+class Accounting(Decision):
+    """The response's ``lhrm`` object: which mode ran, who chose it, what it cost in tokens."""
+
     reasoning_tokens: int
     answer_tokens: int
     overhead_tokens: int
@@ -85,20 +79,77 @@ class Accounting(_Value):
     savings: Savings | None = None
 
 
+class ChoiceAccounting(_Value):
+    """One choice's own counts in tokens and its endings; `answer_missing` says why there is no answer."""
+
+    reasoning_tokens: int
+    answer_tokens: int
+    overhead_tokens: int
+    ended_by: str
+    reasoning_ended_by: str | None = None
+    answer_missing: str | None = None
+    answer_retried: bool = False
+
+
+class ToolCall(_Value):
+    """A call the model asks for; `arguments` is JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def arguments_as(self, model: type[ModelT]) -> ModelT:
+        """Return the arguments as `model`. Raises ParseError where they do not fit."""
+        return parse_as(model, self.arguments, f"the arguments of the call {self.id} of {self.name}", None)
+
+
+class Choice(_Value):
+    """One answer of a result; there are more than one where `n` asked for them."""
+
+    index: int
+    answer: str
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+    stop_reason: str | None = None
+    accounting: ChoiceAccounting | None = None
+
+
 class ChatResult(Accounting):
-    """One answer with its accounting. `raw` is the response body; for a stream, the body it adds up to."""
+    """One answer with its accounting: text and calls of the first choice, counts of all.
+
+    `reasoning` is None in no-think and where it was asked to be hidden. `raw` is the response body; for a
+    stream, the body it adds up to.
+    """
 
     answer: str
     reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str | None = None
+    answer_missing: str | None = None
     model: str
     usage: Usage
     request_id: str | None = None
+    choices: tuple[Choice, ...] = ()
     raw: dict[str, JsonValue] = Field(repr=False)
+
+    @property
+    def message(self) -> dict[str, JsonValue]:
+        """The answer as the assistant's turn, to append to the messages of the next call."""
+        calls: list[JsonValue] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in self.tool_calls
+        ]
+        turn: dict[str, JsonValue] = {"role": "assistant", "content": self.answer}
+        return {**turn, "tool_calls": calls} if calls else turn
 
     def accounting(self) -> Accounting:
         """Return the accounting apart from the text."""
         return Accounting(**{name: getattr(self, name) for name in Accounting.model_fields})
+
+    def answer_as(self, model: type[ModelT]) -> ModelT:
+        """Return the answer, JSON text, as `model`. Raises ParseError where it does not fit."""
+        return parse_as(model, self.answer, f"the answer (ended by {self.ended_by})", self.request_id)
 
 
 class ModelInfo(_Value):
@@ -106,27 +157,3 @@ class ModelInfo(_Value):
 
     id: str
     lhrm: dict[str, JsonValue] | None = None
-
-
-@dataclass(frozen=True)
-class ReasoningDelta:
-    """A piece of the reasoning."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class AnswerDelta:
-    """A piece of the answer."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The last event of a stream."""
-
-    result: ChatResult
-
-
-ChatEvent: TypeAlias = ReasoningDelta | AnswerDelta | Finished

@@ -85,7 +85,7 @@ async def _ask(client: AsyncLHRM, load: Load, job: Job) -> tuple[Outcome, str | 
     messages = [turn.model_dump() for turn in job.prompt.messages]
     first_token_ms = first_answer_ms = None
     began = time.perf_counter()
-    async for event in client.chat_stream(messages, **load.options(job)):
+    async for event in client.stream(messages, **load.options(job)):
         now_ms = (time.perf_counter() - began) * 1000
         if isinstance(event, ReasoningDelta | AnswerDelta) and first_token_ms is None:
             first_token_ms = now_ms
