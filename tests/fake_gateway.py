@@ -21,7 +21,7 @@ def fake_gateway(
 ) -> Iterator[tuple[str, FakeEngine]]:
     """Give the base URL of a running gateway and its engine."""
     engine = FakeEngine(tokenizer, script)
-    app = create_app(Settings(model_name=MODEL, **settings), engine, tokenizer)
+    app = create_app(Settings(**{"model_name": MODEL, **settings}), engine, tokenizer)
     serving = serve_on_socket(app, loop_thread)
     try:
         yield next(serving), engine
