@@ -5,6 +5,7 @@ from lhrm_loadtest.errors import LoadTestError
 from lhrm_loadtest.load import Load, driver_figures, goodput_ratios, knee, steps
 from lhrm_loadtest.slo import Slo, parse_slo
 from lhrm_loadtest.summary import summarise
+from lhrm_loadtest.values import value_line
 from loadtest_rows import reply, row
 
 SLO = Slo("first_answer", 300.0)
@@ -131,6 +132,10 @@ def test_a_load_that_leaves_requests_behind_does_not_count_where_most_must_be_go
     found = goodput_ratios(rows, ["auto", "think"], "think", [SLO])
     assert [(one.share, one.best, one.best_load.concurrency) for one in found] == [(0, 2 / 0.4, 2), (0.9, 2.5, 1)]
     assert [one.ratio for one in found] == [2, 1]
+    values = dict(pair.split("=") for pair in value_line(summarise(rows, slos=[SLO])).split(" "))
+    assert values["goodput_ratio_auto_first_answer_300ms"] == "2"
+    assert values["goodput_ratio_auto_first_answer_300ms_at_90_pct"] == "1"
+    assert (values["goodput_auto"], values["goodput_think"]) == ("5", "2.5")
 
 
 def test_goodput_ratio_shows_how_the_repeats_differ():

@@ -13,9 +13,11 @@ from lhrm_loadtest.compare import LIMITS, Limit, Side, compare, paired_change, p
 from lhrm_loadtest.errors import LoadTestError
 from lhrm_loadtest.grids import Grid, grids
 from lhrm_loadtest.page import page
-from lhrm_loadtest.report import markdown, read_report
+from lhrm_loadtest.report import Report, markdown, print_grid, read_report
 from lhrm_loadtest.rows import RowWriter, drop_cut_line, read_rows
+from lhrm_loadtest.slo import Slo
 from lhrm_loadtest.summary import summarise
+from lhrm_loadtest.terminal import console
 from lhrm_loadtest.values import value_line
 from loadtest_rows import ROWS, reply, row, write
 
@@ -100,9 +102,13 @@ def test_text_cannot_break_the_page_or_a_table():
     assert "| x \\| y z | 1 |" in markdown(report, [])
 
 
-def read_like(rows):
-    from lhrm_loadtest.report import Report
+def test_brackets_reach_the_terminal(capsys):
+    print_grid(Grid("[t]", ["[head]"], [["[red]x[/red] [1, 2]"]]), console())
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("[t]", "[head]", "[red]x[/red] [1, 2]"))
 
+
+def read_like(rows):
     return Report(rows, None, [], summarise(rows))
 
 
@@ -235,6 +241,11 @@ def test_compare_command(tmp_path, capsys):
     assert main(["compare", a, b, "--limit", "completion_tokens=70%"]) == 0
     assert main(["compare", a, b, "--limit", "completion_tokens=70%", "--limit", "completion_tokens_p95=1"]) == 3
     assert last_line(capsys) == "regressions=1 auto.completion_tokens_p95"
+
+
+def test_goodput_under_different_objectives_is_not_compared():
+    with pytest.raises(LoadTestError, match="different SLOs, total<=1 and total<=2: name one with --slo"):
+        compare(Side(ROWS, summarise(ROWS), Slo("total", 1)), Side(ROWS, summarise(ROWS), Slo("total", 2)), LIMITS)
 
 
 def test_runs_without_a_common_arm_cannot_be_compared(tmp_path, capsys):

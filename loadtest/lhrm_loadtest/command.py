@@ -68,7 +68,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _side(folder: Path, args: argparse.Namespace) -> Side:
     report = read_report(folder, args.slo, price_of(args))
-    return Side(report.rows, report.summary)
+    return Side(report.rows, report.summary, next(iter(report.slos), None))
 
 
 def _say_how_to_go_on(args: argparse.Namespace) -> None:

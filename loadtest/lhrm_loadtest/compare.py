@@ -11,6 +11,7 @@ from .errors import LoadTestError
 from .estimate import Estimate, ratio_estimate
 from .grids import NONE, Grid
 from .rows import Row
+from .slo import Slo
 from .summary import Summary
 from .values import arm_values
 
@@ -90,14 +91,20 @@ def parse_limit(text: str) -> tuple[str, Limit]:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two runs."""
+    """One of the two runs; `slo` is the objective of its goodput."""
 
     rows: Sequence[Row]
     summary: Summary
+    slo: Slo | None = None
 
 
 def compare(before: Side, after: Side, limits: Mapping[str, Limit]) -> list[Change]:
-    """Return the figures of the arms that both runs have. Raises LoadTestError when they share none."""
+    """Return the figures of the arms that both runs have.
+
+    Raises LoadTestError when they share none, or their goodput is under different objectives.
+    """
+    if before.slo is not None and after.slo is not None and before.slo != after.slo:
+        raise LoadTestError(f"the runs have different SLOs, {before.slo} and {after.slo}: name one with --slo")
     arms = [name for name in before.summary.arms if name in after.summary.arms]
     if not arms:
         raise LoadTestError(f"no common arm: {', '.join(before.summary.arms)} against {', '.join(after.summary.arms)}")

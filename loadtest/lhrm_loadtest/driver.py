@@ -19,6 +19,8 @@ from .wire import ReplyError, StreamReader, build_body, status_message
 
 CHAT, MODELS, VERSION = "/v1/chat/completions", "/v1/models", "/version"
 CONNECT_S, PROBE_S = 5.0, 30.0
+# Shorter than servers keep an idle connection (uvicorn: 5 s): one that is closed while it is taken again is an error.
+KEEPALIVE_S = 2.0
 LINE_BYTES = 1 << 20
 
 
@@ -62,7 +64,9 @@ class Driver:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self._sampling.timeout_s)
         # A read buffer that holds the longest line: an event with a whole usage object is one line.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=timeout, read_bufsize=LINE_BYTES
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            timeout=timeout,
+            read_bufsize=LINE_BYTES,
         )
         return self
 

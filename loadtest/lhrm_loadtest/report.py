@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .figures import Price
@@ -34,16 +35,14 @@ class Report:
     summary: Summary
 
 
-def read_report(
-    directory: Path, slos: Sequence[str] = (), price: Price | None = None, baseline: str | None = None
-) -> Report:
+def read_report(directory: Path, slos: Sequence[str] = (), price: Price | None = None) -> Report:
     """Compute the report of a run. What is not given is taken from how the run was made. Raises LoadTestError."""
     rows, run = read_rows(directory), read_run(directory)
     chosen = [parse_slo(text) for text in slos]
     if run is not None:
         chosen = chosen or run.settings.objectives
         price = price or run.settings.price
-        baseline = baseline or run.settings.baseline
+    baseline = run.settings.baseline if run is not None else None
     return Report(rows, run, chosen, summarise(rows, baseline, chosen, price))
 
 
@@ -80,9 +79,9 @@ def print_tables(summary: Summary, console: Console) -> None:
 
 def print_grid(grid: Grid, console: Console) -> None:
     """Print one table on the terminal."""
-    table = Table(*grid.head, title=grid.title, title_justify="left")
+    table = Table(*map(escape, grid.head), title=escape(grid.title), title_justify="left")
     for row in grid.body:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)
 
 

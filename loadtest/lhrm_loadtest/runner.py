@@ -57,30 +57,34 @@ class _BlockRun:
     async def run(self) -> None:
         # A common start for the clock of the times and for that of the processor.
         clock = _Clock(now_ms(), time.process_time())
-        if self.block.step.concurrency is None:
-            await self._open_loop(clock)
-        else:
-            queue = iter(self.block.jobs)
-            async with asyncio.TaskGroup() as workers:
+        async with asyncio.TaskGroup() as tasks:
+            if self.block.step.concurrency is None:
+                await self._open_loop(clock, tasks)
+            else:
+                queue = iter(self.block.jobs)
                 for _ in range(self.block.step.concurrency):
-                    workers.create_task(self._stream(queue, clock))
+                    tasks.create_task(self._stream(queue, clock, tasks))
 
-    async def _stream(self, queue: Iterator[Job], clock: _Clock) -> None:
-        # The workers share one iterator, so the next request is always the next one planned.
+    async def _stream(self, queue: Iterator[Job], clock: _Clock, tasks: asyncio.TaskGroup) -> None:
+        # The streams share one iterator, so the next request is always the next one planned.
         for job in queue:
-            await self._one(job, now_ms(), clock)
+            due_ms = now_ms()
+            answered = await self.driver.ask(job)
+            # The next request does not wait for a scorer.
+            tasks.create_task(self._record(job, due_ms, answered, clock))
 
-    async def _open_loop(self, clock: _Clock) -> None:
+    async def _open_loop(self, clock: _Clock, tasks: asyncio.TaskGroup) -> None:
         """Send every request when it is due, whether or not earlier ones are answered."""
         begin_s = self.block.jobs[0].arrival_s or 0.0
-        async with asyncio.TaskGroup() as requests:
-            for job in self.block.jobs:
-                due_ms = clock.start_ms + 1000 * ((job.arrival_s or 0.0) - begin_s)
-                await asyncio.sleep(max(0.0, (due_ms - now_ms()) / 1000))
-                requests.create_task(self._one(job, due_ms, clock))
+        for job in self.block.jobs:
+            due_ms = clock.start_ms + 1000 * ((job.arrival_s or 0.0) - begin_s)
+            await asyncio.sleep(max(0.0, (due_ms - now_ms()) / 1000))
+            tasks.create_task(self._one(job, due_ms, clock))
 
     async def _one(self, job: Job, due_ms: float, clock: _Clock) -> None:
-        answered = await self.driver.ask(job)
+        await self._record(job, due_ms, await self.driver.ask(job), clock)
+
+    async def _record(self, job: Job, due_ms: float, answered: Answered, clock: _Clock) -> None:
         value, failure = await _score(job.prompt, answered)
         self.on_row(self._row(job, due_ms, answered, value, failure, clock))
 
@@ -132,7 +136,7 @@ class _Clock:
 
 
 async def _score(prompt: Prompt, answered: Answered) -> tuple[float | None, str | None]:
-    """Return the score of an answer, or why it has none; a scorer that may be slow does not hold up other requests."""
+    """Return the score of an answer, or why it has none; scorers by name may be slow, so they run in a thread."""
     if answered.reply is None:
         return None, None
     try:

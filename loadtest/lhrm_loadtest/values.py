@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .estimate import Estimate
+from .load import GoodputRatio
 from .summary import Summary
 
 Values = dict[str, float | None]
@@ -42,7 +43,7 @@ def value_line(summary: Summary) -> str:
         values |= bounds(f"accuracy_difference_{name}", one.accuracy)
     if summary.oracle is not None:
         values |= bounds("tokens_ratio_oracle", summary.oracle.ratio)
-    values |= {f"goodput_ratio_{one.arm}[{one.slo},{one.share:g}]": one.ratio for one in summary.goodput}
+    values |= {f"goodput_ratio_{one.arm}_{_named(one)}": one.ratio for one in summary.goodput}
     if summary.online is not None and summary.online.pairs:
         values |= {
             "online_saved_tokens": summary.online.estimated_mean,
@@ -51,6 +52,11 @@ def value_line(summary: Summary) -> str:
         }
     values["driver_cpu_share"] = summary.driver.cpu_share
     return joined(values)
+
+
+def _named(one: GoodputRatio) -> str:
+    """Return the SLO as a part of a name, which must not hold an equals sign."""
+    return one.slo.replace("<=", "_") + "ms" + (f"_at_{100 * one.share:.0f}_pct" if one.share else "")
 
 
 def joined(values: Values) -> str:
