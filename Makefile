@@ -48,7 +48,7 @@ train-nano: setup ## train the nano from nothing, in runs/nano
 eval-nano: setup ## evaluate models/lhrm-nano on the test split
 	$(BIN)/python -m lhrm_train eval --model models/lhrm-nano --data suite --out runs/eval-nano
 
-loadtest: setup ## paired load test against a running server: auto against always-think
+loadtest: setup ## the same prompts in every mode against a running server
 	$(BIN)/python -m lhrm_loadtest run --base-url "http://$(HOST):$(PORT)"
 
 bench-savings: setup ## auto against always-think on the nano: accuracy, tokens, goodput; a quarter of an hour
