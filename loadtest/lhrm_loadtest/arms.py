@@ -79,13 +79,13 @@ def named_arms(names: str, url: str, model: str) -> list[Arm]:
     return arms
 
 
-def described_arm(text: str) -> Arm:
+def described_arm(text: str, url: str = DEFAULT_URL) -> Arm:
     """Return the arm that ``NAME,KEY=VALUE,...`` describes; KEY is a field of Arm. Raises LoadTestError.
 
-    A value that is JSON is read as JSON for `extra`; every other value is text.
+    `extra` is read as JSON, every other value as text. `url` is where the arm is asked if it does not say.
     """
     name, *pairs = _split(text)
-    values: dict[str, object] = {"name": name}
+    values: dict[str, object] = {"name": name, "url": url}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:

@@ -64,7 +64,9 @@ def _add_arms(load: argparse.ArgumentParser) -> None:
     )
     load.add_argument("--baseline", metavar="NAME", help="what arms are compared with; default: the first that thinks")
     load.add_argument(
-        "--base-url", default=DEFAULT_URL, help="of the arms in --arms; default: %(default)s; LHRM_API_KEY is the key"
+        "--base-url",
+        default=DEFAULT_URL,
+        help="of every arm that names no url; default: %(default)s; LHRM_API_KEY is the key",
     )
     load.add_argument("--model", default="", help="of the arms in --arms; default: the first the server lists")
 
@@ -142,7 +144,7 @@ def _numbers(kind: Callable[[str], float]) -> Callable[[str], list[float]]:
 def settings_of(args: argparse.Namespace, prompts: list[Prompt]) -> Settings:
     """Return the settings that the options of ``run`` describe. Raises LoadTestError naming what is wrong."""
     names = args.arms if args.arms is not None else ("" if args.arm else "auto,think,no_think")
-    arms = [*named_arms(names, args.base_url, args.model), *map(described_arm, args.arm)]
+    arms = [*named_arms(names, args.base_url, args.model), *(described_arm(text, args.base_url) for text in args.arm)]
     try:
         steps = _steps(args, len(prompts))
         layout: Layout = args.layout or ("mixed" if len(steps) == 1 and steps[0].concurrency else "blocks")
