@@ -36,7 +36,7 @@ MODES: tuple[Asked, ...] = ("auto", "think", "no_think")
 # The first is the one that counts; the others show how much the figure depends on it.
 SLO_FACTORS = (3, 2, 5)
 P95 = 2  # the place of .95 among the quantiles
-ROUNDS = 4  # requests per stream, at least
+ROUNDS = 8  # requests per stream, at least
 SEED, ALONE_SEED = 70_001, 70_002
 
 
@@ -161,7 +161,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-savings")
     parser.add_argument("--alone", type=int, default=200, help="prompts at one stream that fix the SLO")
     parser.add_argument("--streams", default="1,2,4,8,16,32,64", help="loads, requests at a time")
-    parser.add_argument("--per-step", type=int, default=96, help="prompts of each load, mode and repeat, at least")
+    parser.add_argument("--per-step", type=int, default=256, help="prompts of each load, mode and repeat, at least")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=8, help="unmeasured prompts of each load, mode and repeat")
     parser.add_argument("--report-only", action="store_true", help="print the report of the rows that are there")

@@ -27,8 +27,8 @@ def url(loop_thread, nano_tokenizer):
 
 def test_no_prompt_is_measured_twice():
     size = Size(alone=9, streams=(1, 64), per_step=96, repeats=3, warmup=8)
-    assert [step.requests for step in size.steps] == [96, 256]
-    assert size.prompts == 3 * (96 + 256)
+    assert [step.requests for step in size.steps] == [96, 512]
+    assert size.prompts == 3 * (96 + 512)
 
 
 def test_the_slos_are_multiples_of_always_think_alone_and_stay_fixed(tmp_path):
@@ -57,11 +57,11 @@ def test_a_whole_benchmark(url, tmp_path):
     alone, rows = read_rows(tmp_path / "alone"), read_rows(tmp_path / "run")
     assert {(one.arm, one.concurrency) for one in alone} == {("think", 1)}
     measured = [one for one in rows if not one.warmup]
-    assert len(measured) == 3 * 2 * (4 + 8)
+    assert len(measured) == 3 * 2 * (8 + 16)
     assert len({one.prompt for one in measured}) == TINY.prompts
     assert not {one.prompt for one in alone} & {one.prompt for one in measured}
     values = dict(pair.split("=") for pair in key_line(read_report(tmp_path / "run")).split(" "))
-    assert (values["pairs"], values["errors"]) == ("24", "0")
+    assert (values["pairs"], values["errors"]) == ("48", "0")
     assert float(values["tokens_ratio"]) < 0.5
     assert {f"goodput_ratio_{factor}x" for factor in SLO_FACTORS} <= values.keys()
 
