@@ -118,7 +118,7 @@ def begin_or_resume(directory: Path, settings: Settings, prompts: list[Prompt]) 
     moved = {"arms": settings.arms}
     if info.settings.model_copy(update=moved) != settings:
         raise LoadTestError(f"{directory} was begun with other settings; choose another --out")
-    resume(directory, settings.arms)
+    resume(directory, arms=settings.arms)
 
 
 def key_line(report: Report) -> str:

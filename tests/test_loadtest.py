@@ -7,7 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,7 +19,7 @@ from conftest import NANO
 from fake_gateway import MODEL, fake_gateway, scripted
 from lhrm_loadtest.__main__ import main
 from lhrm_loadtest.rows import read_rows
-from lhrm_loadtest.run_info import read_run
+from lhrm_loadtest.run_info import read_run, write_run
 from lhrm_loadtest.summary import summarise
 from lhrm_server.engine_fake import Script
 
@@ -362,6 +365,37 @@ def test_an_interrupted_run_keeps_its_rows_and_goes_on(loop_thread, nano_tokeniz
     assert {row.prompt for row in after if row.session == 1} == {"4"}
     assert len(read_run(out).sessions) == 2
     assert capsys.readouterr().out.splitlines()[-1].startswith("pairs=4 ")
+
+
+def test_a_server_that_goes_away_ends_the_run_and_can_come_back(loop_thread, nano_tokenizer, tmp_path, capsys):
+    prompts, out = _prompt_file(tmp_path, *(f"easy {i}" for i in range(80))), tmp_path / "run"
+    plain, gone = _answers(nano_tokenizer), threading.Event()
+    asked = []
+
+    def script(prompt_ids) -> Script:
+        asked.append(prompt_ids)
+        if len(asked) == 9:
+            gone.set()
+        return plain(prompt_ids)
+
+    with ExitStack() as first:
+        url, _ = first.enter_context(fake_gateway(loop_thread, nano_tokenizer, script))
+        with ThreadPoolExecutor(1) as pool:
+            more = ("--arms", "think", "--warmup", "0", "--concurrency", "1")
+            running = pool.submit(_run, url, prompts, out, *more)
+            assert gone.wait(30)
+            first.close()
+            assert running.result(60) == 1
+    assert "50 requests in a row did not reach" in capsys.readouterr().err
+    rows = read_rows(out)
+    assert 50 <= sum(row.error is not None for row in rows) < len(rows) < 80
+    with fake_gateway(loop_thread, nano_tokenizer, plain) as (url, _):
+        info = read_run(out)
+        moved = info.settings.arms[0].model_copy(update={"url": url})
+        write_run(out, info.model_copy(update={"settings": info.settings.model_copy(update={"arms": (moved,)})}))
+        assert main(["resume", str(out), "--retry-errors"]) == 0
+    after = read_rows(out)
+    assert (len(after), {row.error for row in after}) == (80, {None})
 
 
 def test_what_was_never_begun_cannot_go_on(gateway, tmp_path, capsys):

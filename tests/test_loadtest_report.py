@@ -150,6 +150,12 @@ def test_rows_survive_the_file(tmp_path):
         RowWriter(tmp_path)
 
 
+def test_the_last_row_of_a_request_counts(tmp_path):
+    again = row("auto", "d", reply("think", 9), pair=3, position=7, session=1)
+    write(tmp_path, [*ROWS, again])
+    assert read_rows(tmp_path) == [*ROWS[:-1], again]
+
+
 def test_a_cut_off_row_is_left_out_and_can_be_dropped(tmp_path):
     write(tmp_path, ROWS)
     path = tmp_path / "rows.jsonl"

@@ -32,7 +32,7 @@ def execute(arguments: Sequence[str]) -> int:
         if args.command == "run":
             _run(args, shlex.join(["lhrm-loadtest", *arguments]))
         elif args.command == "resume":
-            resume(args.directory)
+            resume(args.directory, args.retry_errors)
         return _report(args)
     except LoadTestError as exc:
         print(f"lhrm-loadtest: {exc}", file=sys.stderr)

@@ -35,7 +35,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Answered:
-    """One request's times in milliseconds of `time.perf_counter`, with its reply or its error."""
+    """One request's times in milliseconds of `time.perf_counter`, with its reply or its error.
+
+    `unreachable` says that the error was to get no connection.
+    """
 
     sent_ms: float
     first_token_ms: float | None
@@ -44,6 +47,7 @@ class Answered:
     request_id: str | None
     reply: Reply | None
     error: str | None
+    unreachable: bool = False
 
 
 def now_ms() -> float:
@@ -87,7 +91,7 @@ class Driver:
         reader = StreamReader(arm.answer_after)
         model = self.models[job.arm]
         body = build_body(arm, model, job.prompt, job.seed, sampling.max_tokens, sampling.temperature)
-        request_id, reply, error = None, None, None
+        request_id, reply, error, unreachable = None, None, None, False
         sent_ms = now_ms()
         try:
             async with self._http.post(arm.url + CHAT, json=body, headers=arm.headers()) as response:
@@ -101,7 +105,9 @@ class Driver:
             error = str(exc)
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
             error = f"{type(exc).__name__}: {exc}".rstrip(": ")
-        return Answered(sent_ms, reader.first_token, reader.first_answer, now_ms(), request_id, reply, error)
+            unreachable = isinstance(exc, aiohttp.ClientConnectorError)
+        first_token, first_answer = reader.first_token, reader.first_answer
+        return Answered(sent_ms, first_token, first_answer, now_ms(), request_id, reply, error, unreachable)
 
     async def settle(self) -> dict[str, dict[str, JsonValue]]:
         """Find the model of every arm that names none, and return what each endpoint says of itself.

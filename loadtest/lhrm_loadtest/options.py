@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     _add_reading(load)
     resumed = commands.add_parser("resume", help="make the requests that a stopped run did not, and report")
     resumed.add_argument("directory", type=Path, metavar="DIR")
+    resumed.add_argument("--retry-errors", action="store_true", help="make those that failed again, too")
     _add_reading(resumed)
     report = commands.add_parser("report", help="compute the report of a run again from its rows")
     report.add_argument("directory", type=Path, metavar="DIR")

@@ -118,6 +118,8 @@ class RowWriter:
 def read_rows(directory: Path) -> list[Row]:
     """Read the rows of a run, in the order they were planned; a last line that was cut off is left out.
 
+    Of requests that were made again, the last row counts.
+
     Raises LoadTestError naming file and line.
     """
     path = directory / ROWS_NAME
@@ -128,7 +130,8 @@ def read_rows(directory: Path) -> list[Row]:
     rows = [_parse(path, number, line) for number, line in enumerate(whole.split("\n"), start=1) if line]
     if not rows:
         raise LoadTestError(f"{path} has no rows")
-    return sorted(rows, key=lambda row: row.position)
+    last = {row.position: row for row in rows}
+    return [last[position] for position in sorted(last)]
 
 
 def drop_cut_line(directory: Path) -> None:

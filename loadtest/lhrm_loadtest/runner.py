@@ -16,6 +16,7 @@ from .prompts import Prompt, Turn
 from .rows import Row
 
 OnRow = Callable[[Row], None]
+UNREACHABLE_IN_A_ROW = 50
 _PROBE = Prompt(id="probe", messages=(Turn(role="user", content="Hello"),))
 
 
@@ -32,10 +33,29 @@ async def probe(driver: Driver, arms: Iterable[Arm]) -> None:
 
 
 async def run(driver: Driver, blocks: Iterable[Block], arms: Iterable[Arm], session: int, on_row: OnRow) -> None:
-    """Make the requests of every block in turn."""
+    """Make the requests of every block in turn. Raises LoadTestError when an endpoint is gone."""
     asked = {arm.name: arm for arm in arms}
-    for block in blocks:
-        await _BlockRun(driver, block, asked, session, on_row).run()
+    try:
+        for block in blocks:
+            await _BlockRun(driver, block, asked, session, on_row, _Lost()).run()
+    except* LoadTestError as group:
+        raise group.exceptions[0] from None
+
+
+class _Lost:
+    """Counts requests in a row that got no connection: a server that is gone would fail the whole rest of a run."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def count(self, arm: Arm, answered: Answered) -> None:
+        """Raise LoadTestError when there were too many."""
+        self._in_a_row = self._in_a_row + 1 if answered.unreachable else 0
+        if self._in_a_row >= UNREACHABLE_IN_A_ROW:
+            raise LoadTestError(
+                f"arm {arm.name!r}: {UNREACHABLE_IN_A_ROW} requests in a row did not reach {arm.url}; "
+                "when it is back, resume --retry-errors goes on"
+            )
 
 
 def remaining(blocks: Sequence[Block], done: set[int]) -> list[Block]:
@@ -53,6 +73,7 @@ class _BlockRun:
     arms: dict[str, Arm]
     session: int
     on_row: OnRow
+    lost: _Lost
 
     async def run(self) -> None:
         # A common start for the clock of the times and for that of the processor.
@@ -87,6 +108,7 @@ class _BlockRun:
     async def _record(self, job: Job, due_ms: float, answered: Answered, clock: _Clock) -> None:
         value, failure = await _score(job.prompt, answered)
         self.on_row(self._row(job, due_ms, answered, value, failure, clock))
+        self.lost.count(self.arms[job.arm], answered)
 
     def _row(
         self, job: Job, due_ms: float, answered: Answered, value: float | None, failure: str | None, clock: _Clock

@@ -50,11 +50,13 @@ def begin(directory: Path, settings: Settings, prompts: Sequence[Prompt], about:
         write_run(directory, _info(settings, prompts, about, servers))
 
     with RowWriter(directory) as writer:
-        asyncio.run(_measure(settings, blocks, [], writer, describe))
+        asyncio.run(_measure(settings, blocks, [], 0, writer, describe))
 
 
-def resume(directory: Path, arms: tuple[Arm, ...] | None = None) -> None:
-    """Make the requests that a stopped run did not; `arms` tells where the same arms are now.
+def resume(directory: Path, retry_errors: bool = False, arms: tuple[Arm, ...] | None = None) -> None:
+    """Make the requests that a stopped run did not, and with `retry_errors` those that failed.
+
+    `arms` tells where the same arms are now.
 
     Raises LoadTestError when there is nothing to go on with.
     """
@@ -68,7 +70,8 @@ def resume(directory: Path, arms: tuple[Arm, ...] | None = None) -> None:
     settings = info.settings.model_copy(update={"arms": arms or info.settings.arms})
     drop_cut_line(directory)
     done = read_rows(directory) if (directory / ROWS_NAME).is_file() else []
-    blocks = remaining(plan(prompts, settings.design), {row.position for row in done})
+    kept = [row for row in done if row.error is None] if retry_errors else done
+    blocks = remaining(plan(prompts, settings.design), {row.position for row in kept})
     if not blocks:
         return
 
@@ -77,7 +80,8 @@ def resume(directory: Path, arms: tuple[Arm, ...] | None = None) -> None:
         write_run(directory, info.model_copy(update={"sessions": sessions, "servers": servers, "settings": settings}))
 
     with RowWriter(directory, resume=True) as writer:
-        asyncio.run(_measure(settings, blocks, done, writer, describe))
+        session = 1 + max((row.session for row in done), default=-1)
+        asyncio.run(_measure(settings, blocks, kept, session, writer, describe))
 
 
 def _info(settings: Settings, prompts: Sequence[Prompt], about: About, servers: Servers) -> RunInfo:
@@ -99,10 +103,10 @@ async def _measure(
     settings: Settings,
     blocks: Sequence[Block],
     done: Sequence[Row],
+    session: int,
     writer: RowWriter,
     describe: Callable[[Servers], None],
 ) -> None:
-    session = 1 + max((row.session for row in done), default=-1)
     total = len(done) + sum(len(block.jobs) for block in blocks)
     async with Driver({arm.name: arm for arm in settings.arms}, settings.sampling) as driver:
         servers = await driver.settle()
