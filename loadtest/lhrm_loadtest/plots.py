@@ -21,7 +21,8 @@ from .summary import Summary
 COLOURS = ("#2b8a3e", "#1f6fb2", "#d1792b", "#8e44ad", "#c0392b", "#16a085", "#7f8c8d")
 ORACLE_COLOUR = "#111111"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-MOST_PANELS, MOST_LEVELS = 3, 20
+COLUMNS = 2
+MOST_PANELS, MOST_LEVELS = 4, 20
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,16 @@ def _png(figure: Figure) -> bytes:
 
 
 def _figure(panels: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(5.6 * panels, 4.2), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    for one in axes:
+    columns = min(panels, COLUMNS)
+    rows = math.ceil(panels / columns)
+    figure = Figure(figsize=(5.6 * columns, 4.2 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[panels:]:
+        spare.set_axis_off()
+    for one in axes[:panels]:
         one.grid(True, alpha=0.25)
         one.spines[["top", "right"]].set_visible(False)
-    return figure, list(axes)
+    return figure, axes[:panels]
 
 
 def _coloured(summary: Summary) -> dict[str, str]:
