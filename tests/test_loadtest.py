@@ -276,6 +276,18 @@ def read_summary(out):
     return read_report(out).summary
 
 
+def test_runs_of_the_same_prompts_can_be_compared(gateway, tmp_path, capsys):
+    for name, questions in (("a", ["easy 1", "hard 1"]), ("b", ["easy 1", "hard 1"]), ("c", ["easy 1", "easy 2"])):
+        assert _run(gateway[0], _prompt_file(tmp_path, *questions), tmp_path / name) == 0
+    lenient = ("--limit", "first_answer_p95_ms=10000%", "--limit", "total_p95_ms=10000%")
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), *lenient]) == 0
+    assert "different prompts" not in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "c"), *lenient]) == 3
+    captured = capsys.readouterr()
+    assert "the runs asked different prompts" in captured.err
+    assert "think.completion_tokens" in captured.out.splitlines()[-1]
+
+
 def test_an_existing_run_is_not_overwritten(gateway, tmp_path, capsys):
     prompts, out = _prompt_file(tmp_path, "easy 1"), tmp_path / "run"
     assert _run(gateway[0], prompts, out) == 0

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lhrm_loadtest.arms import Arm
 from lhrm_loadtest.prompts import Prompt
 from lhrm_loadtest.wire import ReplyError, StreamReader, build_body, status_message
@@ -125,6 +127,32 @@ def test_line_ends_do_not_matter():
 def test_events_that_end_a_request(event, named):
     with pytest.raises(ReplyError, match=named):
         read(delta(content="4"), event)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["", "4", "think"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["delta", "content", "reasoning", "prompt_tokens", "mode"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.fixed_dictionaries({}, optional={"choices": JSON, "usage": JSON, "lhrm": JSON}))
+def test_whatever_an_endpoint_sends_is_a_reply_or_an_error_of_that_request(event):
+    reader = StreamReader()
+    try:
+        reader.feed(line(event), 1.0)
+        reader.feed(line({**END, "usage": USAGE}), 2.0)
+        reader.feed(line(b"[DONE]"), 3.0)
+        reply = reader.reply()
+    except ReplyError:
+        return
+    assert reply.completion_tokens == 12
+    assert (reader.first_answer is None) or reply.answer
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from .compare import LIMITS, Side, changes_grid, compare, parse_limit
 from .errors import LoadTestError
@@ -58,17 +57,15 @@ def _report(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     limits = {**LIMITS, **dict(map(parse_limit, args.limit))}
-    before, after = (_side(folder, args) for folder in (args.before, args.after))
+    reports = [read_report(folder, args.slo, price_of(args)) for folder in (args.before, args.after)]
+    before, after = (Side(one.rows, one.summary, next(iter(one.slos), None)) for one in reports)
     changes = compare(before, after, limits)
+    if len({one.run.prompts_sha256 for one in reports if one.run is not None}) > 1:
+        print("lhrm-loadtest: the runs asked different prompts", file=sys.stderr)
     print_grid(changes_grid(changes), console())
     regressed = [f"{one.arm}.{one.figure}" for one in changes if one.regressed]
     print(f"regressions={len(regressed)} {' '.join(regressed)}".rstrip())
     return REGRESSED if regressed else OK
-
-
-def _side(folder: Path, args: argparse.Namespace) -> Side:
-    report = read_report(folder, args.slo, price_of(args))
-    return Side(report.rows, report.summary, next(iter(report.slos), None))
 
 
 def _say_how_to_go_on(args: argparse.Namespace) -> None:

@@ -103,7 +103,7 @@ class Driver:
                 reply = reader.reply()
         except ReplyError as exc:
             error = str(exc)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
             error = f"{type(exc).__name__}: {exc}".rstrip(": ")
             unreachable = isinstance(exc, aiohttp.ClientConnectorError)
         first_token, first_answer = reader.first_token, reader.first_answer
@@ -144,6 +144,6 @@ class Driver:
                     message = status_message(response.status, await response.read())
                     raise LoadTestError(f"arm {arm.name!r}: {arm.url}{path}: {message}")
                 return await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
             why = f"{type(exc).__name__}: {exc}".rstrip(": ")
             raise LoadTestError(f"arm {arm.name!r}: could not reach {arm.url}{path}: {why}") from exc

@@ -103,7 +103,10 @@ class StreamReader:
             raise ReplyError("a stream event is not a JSON object")
         if "error" in event:
             raise ReplyError(f"in the stream: {_error_text(data)}")
-        self._take(event, now)
+        try:
+            self._take(event, now)
+        except (AttributeError, TypeError) as exc:
+            raise ReplyError(f"a stream event is not a chat completion chunk: {exc}") from exc
 
     def _take(self, event: Mapping[str, Any], now: float) -> None:
         self._usage = event.get("usage") or self._usage
@@ -137,6 +140,8 @@ class StreamReader:
             return self._counted(self._usage)
         except ValidationError as exc:
             raise ReplyError(f"malformed reply: {describe(exc)}"[:ERROR_CHARACTERS]) from exc
+        except (AttributeError, TypeError) as exc:
+            raise ReplyError(f"malformed usage or lhrm object: {exc}"[:ERROR_CHARACTERS]) from exc
 
     def _counted(self, usage: Mapping[str, Any]) -> Reply:
         counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
