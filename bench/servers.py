@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from lhrm_server.parent_death import PR_SET_PDEATHSIG
 
 ROOT = Path(__file__).resolve().parents[1]
 NANO = ROOT / "models" / "lhrm-nano"
@@ -110,6 +112,7 @@ def process(name: str, command: Callable[[int], list[str]], folder: Path) -> Ite
             stderr=log,
             env={**os.environ, **ENGINE_ENVIRONMENT},
             start_new_session=True,
+            preexec_fn=_ending_with_parent(),
         )
         try:
             _wait(name, url, started)
@@ -120,6 +123,16 @@ def process(name: str, command: Callable[[int], list[str]], folder: Path) -> Ite
                 started.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(started.pid, signal.SIGKILL)
+
+
+def _ending_with_parent() -> Callable[[], None]:
+    """Return what makes a child end with this process, however that ends (Linux)."""
+    libc = ctypes.CDLL(None)
+
+    def in_child() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return in_child
 
 
 def _wait(name: str, url: str, process: subprocess.Popen[bytes]) -> None:
