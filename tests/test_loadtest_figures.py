@@ -102,6 +102,13 @@ def test_repeats_are_pairs_of_one_prompt():
     assert (saved.value, saved.low, saved.high) == (10.5, 10.5, 10.5)
 
 
+def test_the_servers_own_times():
+    told = [reply("no_think", 9).model_copy(update={"queue_ms": 1.0, "decide_ms": ms}) for ms in (2.0, 4.0)]
+    auto = summarise([row("auto", f"p{i}", one, pair=i) for i, one in enumerate(told)]).arms["auto"]
+    assert (auto.decide_ms.p50, auto.queue_ms.mean) == (3, 1)
+    assert summarise(ROWS).arms["auto"].decide_ms.p50 is None
+
+
 def test_warm_up_is_in_no_figure():
     cold = row("auto", "z", reply("think", 999), pair=9, warmup=True, ms=9999)
     with_it, without = summarise([*ROWS, cold]), summarise(ROWS)

@@ -22,7 +22,7 @@ LHRM = {
     "decide_tokens": 1,
     "ended_by": "stop",
     "reasoning_ended_by": None,
-    "latency": {"total_ms": 3.0},
+    "latency": {"queue_ms": 0.5, "decide_ms": 1.25, "total_ms": 3.0},
     "savings": {"tokens": 9.5, "interval": [4, 12], "confidence": 0.9, "n": 40, "method": "calibration"},
     "later": "ignored",
 }
@@ -70,6 +70,7 @@ def test_a_gateways_stream():
     assert (reply.answer, reply.mode, reply.source, reply.p_think) == ("42", "no_think", "model", 0.2)
     assert (reply.prompt_tokens, reply.completion_tokens, reply.answer_tokens, reply.decide_tokens) == (7, 12, 10, 1)
     assert (reply.savings.tokens, reply.savings.interval, reply.savings.confidence) == (9.5, (4, 12), 0.9)
+    assert (reply.queue_ms, reply.decide_ms) == (0.5, 1.25)
     assert (reader.first_token, reader.first_answer) == (1.0, 1.0)
 
 

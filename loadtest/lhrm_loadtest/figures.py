@@ -41,7 +41,7 @@ class ArmFigures:
     """One arm over its measured requests; everything but `requests` and `errors` is over those that succeeded.
 
     `latency_ms` maps first_token, first_answer and total to the QUANTILES, from the scheduled arrival. `think_rate` is
-    the share answered in think mode, `cost` money for 1000 requests.
+    the share answered in think mode, `cost` money for 1000 requests. `queue_ms` and `decide_ms` are the server's own times.
     """
 
     requests: int
@@ -56,6 +56,8 @@ class ArmFigures:
     without_answer: int
     cost: float | None
     latency_ms: Mapping[str, tuple[float | None, ...]]
+    queue_ms: Spread
+    decide_ms: Spread
     ended_by: Mapping[str, int]
     sources: Mapping[str, int]
 
@@ -132,6 +134,8 @@ def arm_figures(rows: Sequence[Row], price: Price | None) -> ArmFigures:
         without_answer=sum(row.first_answer_ms is None for row in answered),
         cost=mean(costs),
         latency_ms={point: latency_quantiles(answered, point) for point in POINTS},
+        queue_ms=_spread([reply.queue_ms for reply in replies if reply.queue_ms is not None]),
+        decide_ms=_spread([reply.decide_ms for reply in replies if reply.decide_ms is not None]),
         ended_by=Counter(reply.ended_by for reply in replies if reply.ended_by is not None),
         sources=Counter(reply.source for reply in replies if reply.source is not None),
     )

@@ -69,6 +69,10 @@ def _arms(summary: Summary) -> Grid:
         "decide tokens, mean": cell(lambda arm: number(arm.decide_mean)),
         "cost of 1000 requests": cell(lambda arm: NONE if arm.cost is None else f"{arm.cost:.4g}"),
         "answered in think mode, %": cell(lambda arm: percent(arm.think_rate)),
+        "decision, p50 / p95 ms by the server's clock": cell(
+            lambda arm: several((arm.decide_ms.p50, arm.decide_ms.p95))
+        ),
+        "before the engine, p50 / p95 ms, the same": cell(lambda arm: several((arm.queue_ms.p50, arm.queue_ms.p95))),
         "ended without an answer": cell(lambda arm: str(arm.without_answer)),
         "ended by": cell(lambda arm: counts(arm.ended_by)),
         "mode chosen by": cell(lambda arm: counts(arm.sources)),

@@ -30,7 +30,7 @@ class Reply(_Record):
     """What a request that succeeded gave; None for what the endpoint does not tell.
 
     `mode` is the mode that ran. `decide_tokens` are not among `completion_tokens`. `answer` is the text outside the
-    reasoning.
+    reasoning. `queue_ms`, until the engine was asked, and `decide_ms`, the length of the decision, are the server's.
     """
 
     mode: str
@@ -43,6 +43,8 @@ class Reply(_Record):
     decide_tokens: int = 0
     ended_by: str | None = None
     reasoning_ended_by: str | None = None
+    queue_ms: float | None = None
+    decide_ms: float | None = None
     savings: Savings | None = None
     answer: str
 

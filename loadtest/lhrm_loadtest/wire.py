@@ -6,7 +6,7 @@ Any OpenAI-compatible endpoint will do. One that sends no ``lhrm`` object is tak
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -37,6 +37,7 @@ class _Accounting(BaseModel):
     ended_by: str | None = None
     reasoning_ended_by: str | None = None
     savings: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
 
 
 def build_body(
@@ -158,12 +159,11 @@ class StreamReader:
                 }
             )
         told = _Accounting.model_validate(self._accounting)
-        return Reply.model_validate(
-            {**told.model_dump(exclude={"savings"}), **counts, "savings": _savings(told), "answer": self._content}
-        )
+        fields = told.model_dump(exclude={"savings", "latency"})
+        times = _picked(told.latency or {}, ("queue_ms", "decide_ms"))
+        savings = None if told.savings is None else _picked(told.savings, Savings.model_fields)
+        return Reply.model_validate({**fields, **counts, **times, "savings": savings, "answer": self._content})
 
 
-def _savings(told: _Accounting) -> dict[str, Any] | None:
-    if told.savings is None:
-        return None
-    return {name: told.savings.get(name) for name in Savings.model_fields}
+def _picked(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: values.get(name) for name in names}
