@@ -41,7 +41,7 @@ class ArmFigures:
     """One arm over its measured requests; everything but `requests` and `errors` is over those that succeeded.
 
     `latency_ms` maps first_token, first_answer and total to the QUANTILES, from the scheduled arrival. `think_rate` is
-    the share answered in think mode, `cost` money for 1000 requests. `queue_ms` and `decide_ms` are the server's own times.
+    the share answered in think mode, `cost` money for 1000 requests. The server told `queue_ms` and `decide_ms`.
     """
 
     requests: int
