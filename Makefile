@@ -7,13 +7,14 @@ DEVICE ?= auto
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ENGINE_URL ?=
 SERVE_ARGS ?=
+BENCH_ARGS ?=
 PYTEST_ARGS ?=
 CLIENTS ?=
 BIN := .venv/bin
 SETUP := $(PYTHON) setup/setup_env.py --device $(DEVICE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve check test test-remote test-clients train-nano eval-nano loadtest bench-gateway clean
+.PHONY: help setup setup-dev serve check test test-remote test-clients train-nano eval-nano loadtest bench-gateway bench-savings clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -47,8 +48,11 @@ train-nano: setup ## train the nano from nothing, in runs/nano
 eval-nano: setup ## evaluate models/lhrm-nano on the test split
 	$(BIN)/python -m lhrm_train eval --model models/lhrm-nano --data suite --out runs/eval-nano
 
-loadtest: setup ## paired load test against a running server: auto against always-think
+loadtest: setup ## the same prompts in every mode against a running server
 	$(BIN)/python -m lhrm_loadtest run --base-url "http://$(HOST):$(PORT)"
+
+bench-savings: setup ## auto against always-think on the nano: accuracy, tokens, goodput; a quarter of an hour
+	$(BIN)/python -m bench.savings $(BENCH_ARGS)
 
 bench-gateway: setup ## our gateway against bare vllm serve, side by side; half an hour
 	$(BIN)/python -m bench.gateway

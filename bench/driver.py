@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from itertools import cycle
 
 import aiohttp
+from lhrm_loadtest.wire import ReplyError, StreamReader
 
 from bench.servers import MODEL, Server
 
@@ -108,24 +108,13 @@ async def _ask(session: aiohttp.ClientSession, server: Server, fields: dict[str,
         if not fields["stream"]:
             reply = await response.json()
             return Timed(reply["usage"]["completion_tokens"], None, time.perf_counter() - start_s)
-        first_s, tokens = None, None
-        while line := await response.content.readline():
-            if not line.startswith(b"data: {"):
-                continue
-            chunk = json.loads(line[6:])
-            if "error" in chunk:
-                raise RuntimeError(f"{server.name}: {chunk['error']}")
-            if first_s is None and _has_text(chunk):
-                first_s = time.perf_counter() - start_s
-            if chunk.get("usage"):
-                tokens = chunk["usage"]["completion_tokens"]
-        if first_s is None or tokens is None:
-            raise RuntimeError(f"{server.name}: a stream without text or usage")
-        return Timed(tokens, first_s, time.perf_counter() - start_s)
-
-
-def _has_text(chunk: dict[str, object]) -> bool:
-    choices = chunk["choices"]
-    if not isinstance(choices, list):
-        return False
-    return any(choice["delta"].get(name) for choice in choices for name in ("content", "reasoning"))
+        reader = StreamReader()
+        try:
+            async for line in response.content:
+                reader.feed(line, time.perf_counter())
+            tokens = reader.reply().completion_tokens
+        except ReplyError as exc:
+            raise RuntimeError(f"{server.name}: {exc}") from exc
+        if reader.first_token is None:
+            raise RuntimeError(f"{server.name}: a stream without text")
+        return Timed(tokens, reader.first_token - start_s, time.perf_counter() - start_s)

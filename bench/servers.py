@@ -1,7 +1,8 @@
-"""The three servers that are compared: bare vLLM, and our gateway with an engine of its own and over that vLLM."""
+"""The servers that are measured: bare vLLM, and our gateway with an engine of its own and over that vLLM."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from lhrm_server.parent_death import PR_SET_PDEATHSIG
 
 ROOT = Path(__file__).resolve().parents[1]
 NANO = ROOT / "models" / "lhrm-nano"
@@ -55,20 +57,25 @@ class Server:
 
 
 @contextmanager
+def gateway(folder: Path) -> Iterator[Server]:
+    """Start our gateway with an engine of its own, with its log in `folder`; stop it in the end."""
+    own = ("--cpu-kv-cache-bytes", str(KV_CACHE_BYTES))
+    with process("embedded", lambda port: [*_gateway_command(port), *own], folder) as (url, pid):
+        yield Server("embedded", url, False, (pid,))
+
+
+@contextmanager
 def running(folder: Path) -> Iterator[list[Server]]:
-    """Start the servers, one after the other, with their logs in `folder`; stop them in the end."""
+    """Start all three, one after the other, with their logs in `folder`; stop them in the end."""
     with ExitStack() as stack:
-        vllm_url, vllm = stack.enter_context(_process("vllm", _vllm_command, folder))
-        own = ("--cpu-kv-cache-bytes", str(KV_CACHE_BYTES))
-        embedded_url, embedded = stack.enter_context(
-            _process("embedded", lambda port: [*_gateway_command(port), *own], folder)
-        )
+        vllm_url, vllm = stack.enter_context(process("vllm", _vllm_command, folder))
+        embedded = stack.enter_context(gateway(folder))
         remote_url, remote = stack.enter_context(
-            _process("remote", lambda port: [*_gateway_command(port), "--engine-url", vllm_url], folder)
+            process("remote", lambda port: [*_gateway_command(port), "--engine-url", vllm_url], folder)
         )
         yield [
             Server("vllm", vllm_url, True, (vllm,)),
-            Server("embedded", embedded_url, False, (embedded,)),
+            embedded,
             Server("remote", remote_url, False, (remote, vllm)),
         ]
 
@@ -88,29 +95,44 @@ def _gateway_command(port: int) -> list[str]:
 
 
 @contextmanager
-def _process(name: str, command: Callable[[int], list[str]], folder: Path) -> Iterator[tuple[str, int]]:
+def process(name: str, command: Callable[[int], list[str]], folder: Path) -> Iterator[tuple[str, int]]:
+    """Run ``command(port)`` until the end, its output in ``folder/name.log``; give URL and process id when it answers.
+
+    Raises SystemExit when it ends or is not ready in time.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     with (folder / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(
+        started = subprocess.Popen(
             command(port),
             cwd=ROOT,
             stdout=log,
             stderr=log,
             env={**os.environ, **ENGINE_ENVIRONMENT},
             start_new_session=True,
+            preexec_fn=_ending_with_parent(),
         )
         try:
-            _wait(name, url, process)
-            yield url, process.pid
+            _wait(name, url, started)
+            yield url, started.pid
         finally:
-            process.send_signal(signal.SIGTERM)
+            started.send_signal(signal.SIGTERM)
             try:
-                process.wait(60)
+                started.wait(60)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(started.pid, signal.SIGKILL)
+
+
+def _ending_with_parent() -> Callable[[], None]:
+    """Return what makes a child end with this process, however that ends (Linux)."""
+    libc = ctypes.CDLL(None)
+
+    def in_child() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return in_child
 
 
 def _wait(name: str, url: str, process: subprocess.Popen[bytes]) -> None:

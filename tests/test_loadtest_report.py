@@ -1,213 +1,132 @@
-"""The load test's statistics against hand-computed numbers, and the report that is made of rows alone."""
+"""The report: made of rows alone, in Markdown and as one page, and how a run is held against another."""
 
 from __future__ import annotations
 
 import json
+import re
+from html import escape
+from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from lhrm_client import Accounting, Latency, Savings, Usage
 from lhrm_loadtest.__main__ import main
-from lhrm_loadtest.estimate import Estimate, mean, quantile, ratio_estimate
-from lhrm_loadtest.report import markdown, value_line
-from lhrm_loadtest.rows import Outcome, Row, RowWriter, read_rows
-from lhrm_loadtest.summary import complete_pairs, summarise
-from lhrm_loadtest.workload import Arm, LoadTestError
+from lhrm_loadtest.compare import LIMITS, Limit, Side, compare, paired_change, parse_limit
+from lhrm_loadtest.errors import LoadTestError
+from lhrm_loadtest.grids import Grid, grids
+from lhrm_loadtest.page import page
+from lhrm_loadtest.report import Report, markdown, print_grid, read_report
+from lhrm_loadtest.rows import RowWriter, drop_cut_line, read_rows
+from lhrm_loadtest.slo import Slo
+from lhrm_loadtest.summary import summarise
+from lhrm_loadtest.terminal import console
+from lhrm_loadtest.values import value_line
+from loadtest_rows import ROWS, reply, row, write
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def outcome(mode: str, tokens: int, *, saved: float | None = None, correct: bool | None = True, ms: float = 1.0):
-    reasoning = tokens - 4 if mode == "think" else 0
-    interval = None if saved is None else (saved - 5, saved + 5)
-    savings = None if saved is None else Savings(tokens=saved, interval=interval, confidence=0.9, n=10)
-    return Outcome(
-        accounting=Accounting(
-            mode=mode,
-            source="model",
-            p_think=0.5,
-            threshold=0.5,
-            reasoning_tokens=reasoning,
-            answer_tokens=tokens - reasoning - 2,
-            overhead_tokens=2,
-            decide_tokens=1 if saved is not None else 0,
-            ended_by="stop",
-            latency=Latency(),
-            savings=savings,
-        ),
-        usage=Usage(prompt_tokens=10, completion_tokens=tokens, total_tokens=10 + tokens, reasoning_tokens=reasoning),
-        first_token_ms=ms,
-        first_answer_ms=2 * ms,
-        total_ms=3 * ms,
-        correct=correct,
-    )
-
-
-def row(position: int, arm: Arm, prompt: str, result: Outcome | None, *, level=1, repeat: int = 0) -> Row:
-    return Row(
-        position=position,
-        arm=arm,
-        prompt=prompt,
-        task="add",
-        level=level,
-        closed=False,
-        repeat=repeat,
-        seed=0,
-        started_ms=0.0,
-        request_id=None,
-        outcome=result,
-        error=None if result else "ServerError: engine failed",
-    )
-
-
-# Three complete pairs that save 50, 30 and -10 of 60, 40 and 20 tokens, and one whose auto arm failed.
-ROWS = [
-    row(0, Arm.AUTO, "a", outcome("no_think", 10, saved=48, ms=10)),
-    row(1, Arm.THINK, "a", outcome("think", 60, ms=20)),
-    row(2, Arm.THINK, "b", outcome("think", 40, correct=False, ms=40)),
-    row(3, Arm.AUTO, "b", outcome("no_think", 10, saved=20, ms=30)),
-    row(4, Arm.AUTO, "c", outcome("think", 30, saved=0, correct=False, ms=50), level=2),
-    row(5, Arm.THINK, "c", outcome("think", 20, ms=60), level=2),
-    row(6, Arm.THINK, "d", outcome("think", 100, ms=80), level=2),
-    row(7, Arm.AUTO, "d", None, level=2),
-]
-
-
-def test_arms():
-    arms = summarise(ROWS).arms
-    auto, think = arms[Arm.AUTO], arms[Arm.THINK]
-    assert (auto.requests, auto.errors, think.requests, think.errors) == (4, 1, 4, 0)
-    assert (auto.completion_mean, think.completion_mean) == (pytest.approx(50 / 3), 55)
-    assert think.completion_p95 == pytest.approx(94)  # 60 + 0.85 * (100 - 60)
-    assert (auto.think_rate, think.think_rate) == (pytest.approx(1 / 3), 1)
-    assert (auto.accuracy, auto.checked, think.accuracy) == (pytest.approx(2 / 3), 3, 0.75)
-    assert auto.first_token_ms == (30, pytest.approx(48))
-    assert auto.first_answer_ms == (60, pytest.approx(96))
-    assert auto.total_ms == (90, pytest.approx(144))
-    assert (auto.ended_by, auto.sources) == ({"stop": 3}, {"model": 3})
-
-
-def test_paired_difference_uses_complete_pairs_only():
-    paired = summarise(ROWS).paired
-    assert (paired.pairs, paired.incomplete) == (3, 1)
-    assert paired.saved_mean.value == pytest.approx(70 / 3)
-    assert paired.saved_pct.value == pytest.approx(100 * 70 / 120)
-    assert paired.saved_net_pct.value == pytest.approx(100 * 67 / 120)
-    assert paired.accuracy_difference.value == 0  # right, right and wrong against right, wrong and right
-    assert paired.saved_mean.low == pytest.approx(-10)
-    assert paired.saved_mean.high == pytest.approx(50)
-
-
-def test_online_estimate_against_the_truth():
-    online = summarise(ROWS).online
-    assert online.pairs == 3
-    assert online.estimated_mean == pytest.approx(68 / 3)
-    assert online.true_mean == pytest.approx(70 / 3)
-    assert online.bias.value == pytest.approx(-2 / 3)  # -2, -10 and 10
-    assert (online.no_think, online.no_think_bias.value) == (2, -6)
-    # "a": 50 within 48 +- 5; "b": 30 outside 20 +- 5; "c" chose to think and has no guess.
-    assert (online.intervals, online.covered, online.confidence) == (2, 1, 0.9)
-
-
-def test_groups():
-    first, second = summarise(ROWS).levels
-    assert (first.name, first.pairs, first.think_rate) == ("1", 2, 0)
-    assert (first.completion_auto, first.completion_think) == (10, 50)
-    assert (second.name, second.pairs, second.accuracy_auto, second.accuracy_think) == ("2", 1, 0, 1)
-    assert [group.name for group in summarise(ROWS).tasks] == ["add"]
-
-
-def test_numeric_levels_come_in_numeric_order_and_closed_sets_apart():
-    rows = []
-    for level in ("x", 10, 9):
-        for arm, mode in ((Arm.AUTO, "no_think"), (Arm.THINK, "think")):
-            one = row(len(rows), arm, f"p{level}", outcome(mode, 10), level=level)
-            rows.append(one.model_copy(update={"closed": level == 9}))
-    summary = summarise(rows)
-    assert [group.name for group in summary.levels] == ["9", "10", "x"]
-    assert [(group.name, group.pairs) for group in summary.sets] == [("closed", 1), ("open", 2)]
-    assert "Closed sets" in markdown(summary, None)
-    assert "Closed sets" not in markdown(summarise(ROWS), None)
-
-
-def test_repeats_are_pairs_of_one_prompt():
-    rows = [
-        row(i, arm, "a", outcome(mode, 10 if arm is Arm.AUTO else 20 + repeat), repeat=repeat)
-        for i, (arm, mode, repeat) in enumerate(
-            [
-                (Arm.AUTO, "no_think", 0),
-                (Arm.THINK, "think", 0),
-                (Arm.THINK, "think", 1),
-                (Arm.AUTO, "no_think", 1),
-            ]
-        )
-    ]
-    assert [pair.saved for pair in complete_pairs(rows)] == [10, 11]
-    saved = summarise(rows).paired.saved_mean
-    # One prompt is one observation: resampling it cannot show any spread.
-    assert (saved.value, saved.low, saved.high) == (10.5, 10.5, 10.5)
-
-
-def test_nothing_complete():
-    summary = summarise([row(0, Arm.AUTO, "a", None), row(1, Arm.THINK, "a", None)])
-    assert (summary.paired.pairs, summary.paired.saved_mean, summary.online.pairs) == (0, None, 0)
-    assert "pairs=0 errors=2 tokens_auto=na" in value_line(summary)
-    assert "engine failed" in markdown(summary, None)
-
-
-def test_unchecked_prompts_have_no_accuracy():
-    rows = [
-        row(0, Arm.AUTO, "a", outcome("no_think", 5, correct=None)),
-        row(1, Arm.THINK, "a", outcome("think", 9, correct=None)),
-    ]
-    summary = summarise(rows)
-    assert (summary.arms[Arm.AUTO].accuracy, summary.paired.accuracy_difference) == (None, None)
-    assert "accuracy_auto=na" in value_line(summary)
-
-
-def test_value_line_is_parseable():
-    values = dict(pair.split("=") for pair in value_line(summarise(ROWS)).split(" "))
-    assert (values["pairs"], values["errors"]) == ("3", "1")
-    assert float(values["saved_pct"]) == pytest.approx(58.33)
-    assert float(values["online_bias_tokens"]) == pytest.approx(-0.6667)
-
-
-def _write(directory, rows) -> None:
-    with RowWriter(directory) as writer:
-        for one in rows:
-            writer.write(one)
+def last_line(capsys) -> str:
+    return capsys.readouterr().out.splitlines()[-1]
 
 
 def test_report_is_made_of_rows_alone_in_any_order(tmp_path, capsys):
     for name, rows in (("one", ROWS), ("two", ROWS[::-1])):
-        _write(tmp_path / name, rows)
+        write(tmp_path / name, rows)
         assert main(["report", str(tmp_path / name)]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pairs=")]
-    assert lines == [value_line(summarise(ROWS))] * 2
-    assert (tmp_path / "one" / "report.md").read_text() == (tmp_path / "two" / "report.md").read_text()
-    assert (tmp_path / "one" / "report.png").read_bytes().startswith(PNG)
+        assert last_line(capsys) == value_line(summarise(ROWS))
+    for name in ("report.md", "report.html", "plots/tokens.png", "plots/latency.png"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert (tmp_path / "one" / "plots" / "tokens.png").read_bytes().startswith(PNG)
     text = (tmp_path / "one" / "report.md").read_text()
     assert "| completion tokens, mean | 16.7 | 55.0 |" in text
     assert "1 of 2" in text
+    assert "| 500 engine_error: engine failed | 1 |" in text
 
 
-def test_rows_survive_the_file(tmp_path):
-    _write(tmp_path, ROWS)
-    assert read_rows(tmp_path) == ROWS
-    with pytest.raises(LoadTestError, match="choose another --out"):
-        RowWriter(tmp_path)
+def test_objectives_and_prices_may_be_given_later(tmp_path, capsys):
+    write(tmp_path, ROWS)
+    args = ["report", str(tmp_path), "--price-completion", "10", "--slo", "total<=100", "--slo", "first_answer<=70"]
+    assert main(args) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert "| cost of 1000 requests | 0.1667 | 0.55 |" in text
+    # Of four requests each, two of auto and one of always-think are complete after 100 ms.
+    assert "| 50.0 |" in text
+    assert "| 25.0 |" in text
+    assert "cost of 1000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "named"), [(["--slo", "total<=x"], "slo = 'total<=x'"), (["--price-prompt", "-1"], "price-prompt = -1.0")]
+)
+def test_a_report_that_cannot_be_read_as_asked(tmp_path, capsys, args, named):
+    write(tmp_path, ROWS)
+    assert main(["report", str(tmp_path), *args]) == 1
+    assert named in capsys.readouterr().err
+
+
+def test_the_page_needs_no_other_file(tmp_path):
+    write(tmp_path, ROWS)
+    assert main(["report", str(tmp_path)]) == 0
+    text = (tmp_path / "report.html").read_text()
+    assert len(re.findall(r'src="data:image/png;base64,', text)) == len(list((tmp_path / "plots").iterdir())) >= 3
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert "<script" not in text
+    parser = Balance()
+    parser.feed(text)
+    assert parser.open == []
+    for grid in grids(read_report(tmp_path).summary):
+        assert f"<h2>{escape(grid.title)}</h2>" in text
+
+
+class Balance(HTMLParser):
+    """Keeps the elements that are open; fails on one that closes another's."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_text_cannot_break_the_page_or_a_table():
+    grid = Grid("<b>", ["&"], [["<script>alert(1)</script>"]])
+    text = page("<i>", [("<a>", "<c>")], [grid], [], ["<n>"], "<v>")
+    assert not re.search(r"<(b|i|a|c|n|v|script)>", text)
+    bad = row("auto", "a", None, pair=0).model_copy(update={"error": "x | y\nz"})
+    good = row("auto", "b", reply("think", 9), pair=1)
+    report = read_like([bad, good])
+    assert "| x \\| y z | 1 |" in markdown(report, [])
+
+
+def test_brackets_reach_the_terminal(capsys):
+    print_grid(Grid("[t]", ["[head]"], [["[red]x[/red] [1, 2]"]]), console())
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("[t]", "[head]", "[red]x[/red] [1, 2]"))
+
+
+def read_like(rows):
+    return Report(rows, None, [], summarise(rows))
 
 
 def test_report_without_a_complete_pair_fails(tmp_path, capsys):
-    _write(tmp_path, ROWS[6:])
+    write(tmp_path, ROWS[6:])
     assert main(["report", str(tmp_path)]) == 1
-    assert capsys.readouterr().out.splitlines()[-1].startswith("pairs=0 ")
+    assert last_line(capsys).startswith("pairs=0 ")
 
 
 @pytest.mark.parametrize(
     ("content", "named"),
-    [(None, "cannot read"), ("", "no rows"), ("{}\n", "rows.jsonl:1"), ("nonsense\n", "rows.jsonl:1")],
+    [
+        (None, "cannot read"),
+        ("", "no rows"),
+        ("{}\n", "rows.jsonl:1: position"),
+        ("nonsense\n", "rows.jsonl:1"),
+        ('{"cut off": ', "no rows"),
+    ],
 )
 def test_unusable_rows(tmp_path, capsys, content, named):
     if content is not None:
@@ -219,46 +138,124 @@ def test_unusable_rows(tmp_path, capsys, content, named):
 def test_unknown_keys_in_rows_are_refused(tmp_path):
     raw = {**json.loads(ROWS[0].model_dump_json()), "surprise": 1}
     (tmp_path / "rows.jsonl").write_text(json.dumps(raw) + "\n")
-    with pytest.raises(LoadTestError, match=r"rows\.jsonl:1"):
+    with pytest.raises(LoadTestError, match=r"rows\.jsonl:1: surprise = 1"):
         read_rows(tmp_path)
 
 
-def test_cells_cannot_break_the_table():
-    bad = row(0, Arm.AUTO, "a", None).model_copy(update={"error": "x | y\nz"})
-    assert "| 1 | x \\| y z |" in markdown(summarise([bad]), None)
+def test_rows_survive_the_file(tmp_path):
+    odd = ROWS[0].model_copy(update={"error": "a\u2028b\x85c"})
+    write(tmp_path, [odd, *ROWS[1:]])
+    assert read_rows(tmp_path) == [odd, *ROWS[1:]]
+    with pytest.raises(LoadTestError, match="choose another --out"):
+        RowWriter(tmp_path)
+
+
+def test_the_last_row_of_a_request_counts(tmp_path):
+    again = row("auto", "d", reply("think", 9), pair=3, position=7, session=1)
+    write(tmp_path, [*ROWS, again])
+    assert read_rows(tmp_path) == [*ROWS[:-1], again]
+
+
+def test_a_cut_off_row_is_left_out_and_can_be_dropped(tmp_path):
+    write(tmp_path, ROWS)
+    path = tmp_path / "rows.jsonl"
+    whole = path.read_text()
+    path.write_text(whole[:-20])
+    assert read_rows(tmp_path) == ROWS[:-1]
+    drop_cut_line(tmp_path)
+    with RowWriter(tmp_path, resume=True) as writer:
+        writer.write(ROWS[-1])
+    assert path.read_text() == whole
+
+
+def test_a_file_without_rows_goes(tmp_path):
+    with RowWriter(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+WORSE = [
+    one.model_copy(
+        update={"reply": one.reply.model_copy(update={"completion_tokens": one.reply.completion_tokens + 10})}
+    )
+    if one.reply and one.arm == "auto"
+    else one
+    for one in ROWS
+]
+
+
+def side(rows) -> Side:
+    return Side(rows, summarise(rows))
+
+
+def test_the_same_run_has_no_regression():
+    assert not any(change.regressed for change in compare(side(ROWS), side(ROWS), LIMITS))
+
+
+def test_a_regression_is_what_passes_its_limit():
+    changes = compare(side(ROWS), side(WORSE), LIMITS)
+    assert [(one.arm, one.figure) for one in changes if one.regressed] == [("auto", "completion_tokens")]
+    (tokens,) = (one for one in changes if one.regressed)
+    assert (tokens.before, tokens.after) == (pytest.approx(50 / 3), pytest.approx(80 / 3))
+    assert (tokens.paired.value, tokens.paired.low, tokens.paired.high) == (10, 10, 10)
+    assert not any(one.regressed for one in compare(side(WORSE), side(ROWS), LIMITS))
 
 
 @pytest.mark.parametrize(
-    ("values", "q", "expected"),
-    [([], 0.5, None), ([3], 0.95, 3), ([1, 2], 0.5, 1.5), ([4, 1, 3, 2], 0.5, 2.5), ([1, 2, 3], 1.0, 3)],
+    ("limit", "before", "after", "lower_is_better", "passed"),
+    [
+        (Limit(0.1, True), 100, 110, True, False),
+        (Limit(0.1, True), 100, 111, True, True),
+        (Limit(0.1, True), 100, 50, True, False),
+        (Limit(0.01, False), 0.9, 0.89, False, False),
+        (Limit(0.01, False), 0.9, 0.88, False, True),
+        (Limit(0.01, False), 0.9, 0.99, False, False),
+        (Limit(0.5, True), 0, 0.001, True, True),
+    ],
 )
-def test_quantile(values, q, expected):
-    assert quantile(values, q) == expected
+def test_limits(limit, before, after, lower_is_better, passed):
+    assert limit.passed(before, after, lower_is_better) is passed
 
 
-def test_mean_of_nothing_is_none():
-    assert mean([]) is None
-    assert mean([1, 2]) == 1.5
+def test_paired_change_is_over_the_common_prompts():
+    before = [row("auto", "a", reply("think", 10), pair=0, score=1.0), row("auto", "b", reply("think", 20), pair=1)]
+    after = [
+        row("auto", "a", reply("think", 13), pair=0, score=0.0),
+        row("auto", "a", reply("think", 15), pair=1, score=1.0, repeat=1),
+        row("auto", "c", reply("think", 99), pair=2),
+    ]
+    assert paired_change(before, after, "auto", "completion_tokens").value == 4
+    assert paired_change(before, after, "auto", "accuracy").value == -0.5
+    assert paired_change(before, after, "auto", "total_p95_ms") is None
+    assert paired_change(before, after[2:], "auto", "accuracy") is None
 
 
-def test_ratio_estimate_by_hand():
-    assert ratio_estimate([]) is None
-    assert ratio_estimate([[(1, 0)]]) is None
-    assert ratio_estimate([[(1, 2), (3, 4)]]) == Estimate(4 / 6, 4 / 6, 4 / 6)
-    # Two equal-sized clusters: the mean of two draws is 0, 1/2 or 1 with probabilities 1/4, 1/2, 1/4.
-    assert ratio_estimate([[(0, 1)], [(1, 1)]]) == Estimate(0.5, 0, 1)
+@pytest.mark.parametrize("text", ["accuracy", "speed=1", "accuracy=-1", "accuracy=x", "accuracy=nan%"])
+def test_limits_that_cannot_be_read(text):
+    with pytest.raises(LoadTestError, match=f"limit = '{text}'"):
+        parse_limit(text)
 
 
-def test_interval_narrows_as_the_normal_one_does():
-    clusters = [[(float(i % 2), 1.0)] for i in range(400)]
-    estimate = ratio_estimate(clusters)
-    assert estimate.value == 0.5
-    assert estimate.low == pytest.approx(0.5 - 1.96 * 0.5 / 20, abs=0.006)
-    assert estimate.high == pytest.approx(0.5 + 1.96 * 0.5 / 20, abs=0.006)
+def test_compare_command(tmp_path, capsys):
+    for name, rows in (("a", ROWS), ("b", WORSE)):
+        write(tmp_path / name, rows)
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    assert main(["compare", a, a]) == 0
+    assert last_line(capsys) == "regressions=0"
+    assert main(["compare", a, b]) == 3
+    assert last_line(capsys) == "regressions=1 auto.completion_tokens"
+    assert main(["compare", a, b, "--limit", "completion_tokens=70%"]) == 0
+    assert main(["compare", a, b, "--limit", "completion_tokens=70%", "--limit", "completion_tokens_p95=1"]) == 3
+    assert last_line(capsys) == "regressions=1 auto.completion_tokens_p95"
 
 
-@given(st.lists(st.tuples(st.integers(-50, 50), st.integers(1, 50)), min_size=1, max_size=6))
-def test_interval_stays_within_the_extreme_ratios(pairs):
-    estimate = ratio_estimate([[pair] for pair in pairs])
-    ratios = [n / d for n, d in pairs]
-    assert min(ratios) - 1e-9 <= estimate.low <= estimate.high <= max(ratios) + 1e-9
+def test_goodput_under_different_objectives_is_not_compared():
+    with pytest.raises(LoadTestError, match="different SLOs, total<=1 and total<=2: name one with --slo"):
+        compare(Side(ROWS, summarise(ROWS), Slo("total", 1)), Side(ROWS, summarise(ROWS), Slo("total", 2)), LIMITS)
+
+
+def test_runs_without_a_common_arm_cannot_be_compared(tmp_path, capsys):
+    write(tmp_path / "a", ROWS)
+    write(tmp_path / "b", [row("plain", "a", reply("think", 9), pair=0)])
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    assert "no common arm: auto, think against plain" in capsys.readouterr().err

@@ -88,7 +88,7 @@ def test_only_engine_vllm_imports_vllm():
     [
         ("server", {"lhrm_server", "lhrm_train"}),
         ("client", {"lhrm_client"}),
-        ("loadtest", {"lhrm_loadtest", "lhrm_client"}),
+        ("loadtest", {"lhrm_loadtest", "lhrm_train"}),
         ("lhrm_train", {"lhrm_train"}),
         ("setup", set()),
     ],
@@ -124,6 +124,23 @@ def test_light_modules_load_nothing_heavy(package: str):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
     assert done.stderr == ""
+
+
+def test_the_load_test_takes_questions_and_scorers_from_training_only_when_they_are_asked_for():
+    modules = ["lhrm_loadtest", *modules_of("lhrm_loadtest", "loadtest/lhrm_loadtest")]
+    names = ("torch", "transformers", "vllm", "lhrm_train", "lhrm_server", "reasoning_gym")
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "from lhrm_loadtest.grade import check_scorers\n"
+        "from lhrm_loadtest.sources import read_source\n"
+        f"loaded = lambda: [name for name in {names!r} if name in sys.modules]\n"
+        "before = loaded()\n"
+        "check_scorers(read_source('nano', 3, 0))\n"
+        "print(before, loaded())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[] ['lhrm_train']"
 
 
 def test_importing_the_client_leaves_the_servers_packages_alone():

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-_EXTRA_MODULES = ("rich", "matplotlib")
+_EXTRA_MODULES = ("rich", "matplotlib", "aiohttp", "numpy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,159 +1,76 @@
-"""The command line of the load test: run a paired test, or report on one again."""
+"""The command line of the load test: run or resume a test, report on one again, hold two against each other."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import hashlib
-import os
-import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Sequence
 
-from lhrm_client import LHRM, LHRMError
-from pydantic import JsonValue
-from rich.console import Console
-from rich.progress import Progress
+from .compare import LIMITS, Side, changes_grid, compare, parse_limit
+from .errors import LoadTestError
+from .options import parser, price_of, settings_of
+from .report import PAGE_NAME, REPORT_NAME, print_grid, print_tables, read_report, write_report
+from .session import About, begin, resume
+from .sources import read_source
+from .terminal import console
+from .values import value_line
 
-from .report import REPORT_NAME, print_tables, value_line, write_report
-from .rows import RUN_NAME, Row, RowWriter, RunInfo
-from .runner import Load, run
-from .workload import DEFAULT_PROMPTS, Job, LoadTestError, load_prompts, plan
-
-DEFAULT_BASE_URL = "http://127.0.0.1:8000"
+OK, FAILED, REGRESSED, STOPPED = 0, 1, 3, 130
 
 
 def execute(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit status: 1 when no pair is complete or nothing could run."""
-    args = _parser().parse_args(arguments)
+    """Run the command and return its exit status.
+
+    1: nothing could be run or compared, or no pair is complete; 3: a comparison is past a limit; 130: stopped.
+    """
+    args = parser().parse_args(arguments)
     try:
+        if args.command == "compare":
+            return _compare(args)
         if args.command == "run":
             _run(args, shlex.join(["lhrm-loadtest", *arguments]))
-        summary = write_report(args.directory)
-    except (LoadTestError, LHRMError) as exc:
+        elif args.command == "resume":
+            resume(args.directory, args.retry_errors)
+        return _report(args)
+    except LoadTestError as exc:
         print(f"lhrm-loadtest: {exc}", file=sys.stderr)
-        return 1
+        return FAILED
     except KeyboardInterrupt:
-        print(f"lhrm-loadtest: stopped; rows so far are in {args.directory}", file=sys.stderr)
-        return 130
-    print_tables(summary, Console())
-    print(f"report: {args.directory / REPORT_NAME}")
-    print(value_line(summary))
-    return 0 if summary.paired.pairs else 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lhrm-loadtest",
-        description="What adaptive thinking saves, measured against always-think on the same prompts.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    report = commands.add_parser("report", help="compute the report of a run again from its rows")
-    report.add_argument("directory", type=Path, metavar="DIR")
-    load = commands.add_parser("run", help="ask every prompt in both arms")
-    load.add_argument(
-        "--out",
-        dest="directory",
-        type=Path,
-        default=Path("out") / f"loadtest-{datetime.now(UTC):%Y%m%dT%H%M%SZ}",
-        metavar="DIR",
-        help="for rows and report; default: out/loadtest-TIME",
-    )
-    load.add_argument(
-        "--base-url", default=DEFAULT_BASE_URL, help="default: %(default)s; LHRM_API_KEY is sent as the key"
-    )
-    load.add_argument(
-        "--prompts", type=Path, default=DEFAULT_PROMPTS, metavar="FILE.jsonl", help="default: the shipped set"
-    )
-    load.add_argument("--n", type=int, help="prompts to draw; default: all")
-    load.add_argument(
-        "--repeats", type=int, default=1, help="times each prompt is asked in each arm; default: %(default)s"
-    )
-    load.add_argument("--concurrency", type=_at_least(1), default=4, help="requests at a time; default: %(default)s")
-    load.add_argument("--warmup", type=_at_least(0), default=2, help="requests before measuring; default: %(default)s")
-    load.add_argument("--seed", type=int, default=0, help="of order and sampling; default: %(default)s")
-    load.add_argument("--model", help="default: the first the server lists")
-    load.add_argument("--threshold", type=float, help="auto thinks when P(think) reaches this; default: the server's")
-    load.add_argument("--max-tokens", type=int, help="cap in both arms; default: the server's")
-    load.add_argument("--temperature", type=float, help="in both arms; default: the checkpoint's")
-    load.add_argument(
-        "--timeout", type=float, default=600.0, help="seconds without a byte that fail a request; default: %(default)s"
-    )
-    load.add_argument("--note", help="kept with the run, for example the commit")
-    return parser
-
-
-def _at_least(low: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise argparse.ArgumentTypeError(f"{value} is less than {low}")
-        return value
-
-    return integer
-
-
-def _first_model(client: LHRM) -> str:
-    models = client.models()
-    if not models:
-        raise LoadTestError("the server lists no model; pass --model")
-    return models[0].id
+        _say_how_to_go_on(args)
+        return STOPPED
 
 
 def _run(args: argparse.Namespace, command: str) -> None:
-    jobs = plan(load_prompts(args.prompts), args.n, args.repeats, args.seed)
-    api_key = os.environ.get("LHRM_API_KEY")
-    with LHRM(args.base_url, api_key) as client:
-        model = args.model or _first_model(client)
-        server = client.version()
-    load = Load(
-        base_url=args.base_url,
-        api_key=api_key,
-        model=model,
-        concurrency=args.concurrency,
-        warmup=args.warmup,
-        timeout_s=args.timeout,
-        think_threshold=args.threshold,
-        max_tokens=args.max_tokens,
-        temperature=args.temperature,
-    )
-    with RowWriter(args.directory) as writer:
-        info = _run_info(args, command, model, server, jobs)
-        (args.directory / RUN_NAME).write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        with Progress(console=Console(stderr=True)) as progress:
-            task = progress.add_task("requests", total=len(jobs))
-
-            def on_row(row: Row) -> None:
-                writer.write(row)
-                progress.advance(task)
-
-            asyncio.run(run(load, jobs, on_row))
+    prompts = read_source(args.prompts, args.n, args.seed)
+    begin(args.directory, settings_of(args, prompts), prompts, About(command, args.prompts, args.note))
 
 
-def _run_info(
-    args: argparse.Namespace, command: str, model: str, server: dict[str, JsonValue], jobs: Sequence[Job]
-) -> RunInfo:
-    return RunInfo(
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command,
-        base_url=args.base_url,
-        model=model,
-        server=server,
-        prompts=args.prompts.name,
-        prompts_sha256=hashlib.sha256(args.prompts.read_bytes()).hexdigest(),
-        n=len({job.prompt.id for job in jobs}),
-        repeats=args.repeats,
-        concurrency=args.concurrency,
-        seed=args.seed,
-        think_threshold=args.threshold,
-        max_tokens=args.max_tokens,
-        temperature=args.temperature,
-        client_version=version("lhrm"),
-        machine=f"{platform.platform()}, {os.cpu_count()} CPUs",
-        python=platform.python_version(),
-        note=args.note,
-    )
+def _report(args: argparse.Namespace) -> int:
+    report = read_report(args.directory, args.slo, price_of(args))
+    write_report(args.directory, report)
+    print_tables(report.summary, console())
+    print(f"report: {args.directory / REPORT_NAME} and {args.directory / PAGE_NAME}")
+    print(value_line(report.summary))
+    return OK if report.summary.pairs else FAILED
+
+
+def _compare(args: argparse.Namespace) -> int:
+    limits = {**LIMITS, **dict(map(parse_limit, args.limit))}
+    reports = [read_report(folder, args.slo, price_of(args)) for folder in (args.before, args.after)]
+    before, after = (Side(one.rows, one.summary, next(iter(one.slos), None)) for one in reports)
+    changes = compare(before, after, limits)
+    if len({one.run.prompts_sha256 for one in reports if one.run is not None}) > 1:
+        print("lhrm-loadtest: the runs asked different prompts", file=sys.stderr)
+    print_grid(changes_grid(changes), console())
+    regressed = [f"{one.arm}.{one.figure}" for one in changes if one.regressed]
+    print(f"regressions={len(regressed)} {' '.join(regressed)}".rstrip())
+    return REGRESSED if regressed else OK
+
+
+def _say_how_to_go_on(args: argparse.Namespace) -> None:
+    where = getattr(args, "directory", None)
+    if where is not None:
+        print(
+            f"lhrm-loadtest: stopped; rows so far are in {where}; lhrm-loadtest resume {where} goes on", file=sys.stderr
+        )

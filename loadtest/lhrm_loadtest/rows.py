@@ -6,80 +6,98 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lhrm_client import Accounting, Usage
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .workload import Arm, LoadTestError
+from .arms import Asked
+from .errors import LoadTestError, describe
 
-ROWS_NAME, RUN_NAME = "rows.jsonl", "run.json"
+ROWS_NAME = "rows.jsonl"
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Outcome(_Record):
-    """What a request that succeeded gave; times are the client's, from sending, None when no such token came."""
+class Savings(_Record):
+    """The server's own estimate of the completion tokens it saved, with the range it gives."""
 
-    accounting: Accounting
-    usage: Usage
-    first_token_ms: float | None
-    first_answer_ms: float | None
-    total_ms: float
-    correct: bool | None
+    tokens: float
+    interval: tuple[float, float] | None = None
+    confidence: float | None = None
+
+
+class Reply(_Record):
+    """What a request that succeeded gave; None for what the endpoint does not tell.
+
+    `mode` is the mode that ran. `decide_tokens` are not among `completion_tokens`. `answer` is the text outside the
+    reasoning. `queue_ms`, until the engine was asked, and `decide_ms`, the length of the decision, are the server's.
+    """
+
+    mode: str
+    source: str | None = None
+    p_think: float | None = None
+    prompt_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int | None = None
+    answer_tokens: int | None = None
+    decide_tokens: int = 0
+    ended_by: str | None = None
+    reasoning_ended_by: str | None = None
+    queue_ms: float | None = None
+    decide_ms: float | None = None
+    savings: Savings | None = None
+    answer: str
 
 
 class Row(_Record):
-    """One request: which it was, and either its outcome or its error."""
+    """One request: which it was, when what happened, and either its reply or its error.
+
+    `pair` is shared by the arms' requests for one prompt and seed. Times are milliseconds since the block began in its
+    session; a session ends when the run is stopped. `scheduled_ms` is when the request was due: in a closed loop the
+    moment it is sent, in an open loop its arrival, however late it was sent. `driver_cpu_ms` is what the load test had
+    used of a processor, since the block began, when the row was written. Rows of `warmup` count for nothing but
+    the throughput of their block.
+    """
 
     position: int
-    arm: Arm
+    session: int
+    block: int
+    repeat: int
+    pair: int
+    warmup: bool
+    arm: str
+    asked: Asked
+    model: str
     prompt: str
     task: str | None
     level: int | str | None
     closed: bool
-    repeat: int
     seed: int
-    started_ms: float
+    concurrency: int | None
+    rate: float | None
+    scheduled_ms: float
+    sent_ms: float
+    first_token_ms: float | None
+    first_answer_ms: float | None
+    end_ms: float
+    driver_cpu_ms: float
     request_id: str | None
-    outcome: Outcome | None
+    reply: Reply | None
+    score: float | None
+    scoring_error: str | None = None
     error: str | None
 
 
-class RunInfo(_Record):
-    """What a published figure must carry: how, when, on what and against what it was measured."""
-
-    started_at: str
-    command: str
-    base_url: str
-    model: str
-    server: dict[str, JsonValue]
-    prompts: str
-    prompts_sha256: str
-    n: int
-    repeats: int
-    concurrency: int
-    seed: int
-    think_threshold: float | None
-    max_tokens: int | None
-    temperature: float | None
-    client_version: str
-    machine: str
-    python: str
-    note: str | None
-
-
 class RowWriter:
-    """Append rows to a new file, each complete on disk before the next; without any row there is no file."""
+    """Append rows to a file, each handed to the system before the next; a file of its own making without rows goes."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, resume: bool = False) -> None:
         self._path = directory / ROWS_NAME
-        self._empty = True
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("x", encoding="utf-8")
+            self._file = self._path.open("a" if resume else "x", encoding="utf-8")
         except FileExistsError as exc:
-            raise LoadTestError(f"{exc.filename} exists: choose another --out") from exc
+            raise LoadTestError(f"{exc.filename} exists: choose another --out, or resume {directory}") from exc
         except OSError as exc:
             raise LoadTestError(f"cannot write to {directory}: {exc}") from exc
 
@@ -87,7 +105,6 @@ class RowWriter:
         """Append one row."""
         self._file.write(row.model_dump_json() + "\n")
         self._file.flush()
-        self._empty = False
 
     def __enter__(self) -> Self:
         return self
@@ -96,36 +113,40 @@ class RowWriter:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        if self._empty:
+        if not self._path.stat().st_size:
             self._path.unlink()
 
 
 def read_rows(directory: Path) -> list[Row]:
-    """Read the rows of a run, in the order they were planned. Raises LoadTestError."""
+    """Read the rows of a run, in the order they were planned; a last line that was cut off is left out.
+
+    Of requests that were made again, the last row counts.
+
+    Raises LoadTestError naming file and line.
+    """
     path = directory / ROWS_NAME
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as exc:
+        whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    except (OSError, UnicodeDecodeError) as exc:
         raise LoadTestError(f"cannot read {path}: {exc}") from exc
-    rows = [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+    rows = [_parse(path, number, line) for number, line in enumerate(whole.split("\n"), start=1) if line]
     if not rows:
         raise LoadTestError(f"{path} has no rows")
-    return sorted(rows, key=lambda row: row.position)
+    last = {row.position: row for row in rows}
+    return [last[position] for position in sorted(last)]
+
+
+def drop_cut_line(directory: Path) -> None:
+    """Take a last line without its end off the rows, so that others can follow."""
+    path = directory / ROWS_NAME
+    if path.is_file():
+        content = path.read_bytes()
+        with path.open("rb+") as file:
+            file.truncate(content.rfind(b"\n") + 1)
 
 
 def _parse(path: Path, number: int, line: str) -> Row:
     try:
         return Row.model_validate_json(line)
     except ValidationError as exc:
-        raise LoadTestError(f"{path}:{number}: {exc.errors()[0]['msg']}") from exc
-
-
-def read_run(directory: Path) -> RunInfo | None:
-    """Read how the run was made; None when only the rows are there."""
-    path = directory / RUN_NAME
-    if not path.is_file():
-        return None
-    try:
-        return RunInfo.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as exc:
-        raise LoadTestError(f"{path}: {exc.errors()[0]['msg']}") from exc
+        raise LoadTestError(f"{path}:{number}: {describe(exc)}") from exc

@@ -1,121 +1,169 @@
-"""Make the planned requests against a gateway, a fixed number at a time."""
+"""Run the blocks of a plan, closed or open loop, and hand over a row for every request."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import httpx
-from lhrm_client import AnswerDelta, AsyncLHRM, ChatOptions, Finished, LHRMError, ReasoningDelta
+from .arms import Arm
+from .driver import Answered, Driver, now_ms
+from .errors import LoadTestError
+from .grade import ScoringError, score
+from .plan import Block, Job
+from .prompts import Prompt, Turn
+from .rows import Row
 
-from .grade import is_correct
-from .rows import Outcome, Row
-from .workload import Arm, Job, Prompt, Turn
+OnRow = Callable[[Row], None]
+UNREACHABLE_IN_A_ROW = 50
+_PROBE = Prompt(id="probe", messages=(Turn(role="user", content="Hello"),))
 
-_WARMUP = Prompt(id="warm-up", messages=(Turn(role="user", content="Hello"),))
+
+async def probe(driver: Driver, arms: Iterable[Arm]) -> None:
+    """Ask one question in every arm, unmeasured. Raises LoadTestError where an arm cannot answer as it is meant to."""
+    for arm in arms:
+        job = Job(-1, -1, 0, -1, True, arm.name, _PROBE, 0, None)
+        answered = await driver.ask(job)
+        if answered.reply is None:
+            raise LoadTestError(f"arm {arm.name!r} at {arm.url}: {answered.error}")
+        ran = answered.reply.mode
+        if arm.mode in ("think", "no_think") and ran != arm.mode:
+            raise LoadTestError(f"arm {arm.name!r} at {arm.url}: asked for {arm.mode}, the reply is {ran}")
+
+
+async def run(driver: Driver, blocks: Iterable[Block], arms: Iterable[Arm], session: int, on_row: OnRow) -> None:
+    """Make the requests of every block in turn. Raises LoadTestError when an endpoint is gone."""
+    asked = {arm.name: arm for arm in arms}
+    try:
+        for block in blocks:
+            await _BlockRun(driver, block, asked, session, on_row, _Lost()).run()
+    except* LoadTestError as group:
+        raise group.exceptions[0] from None
+
+
+class _Lost:
+    """Counts requests in a row that got no connection: a server that is gone would fail the whole rest of a run."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def count(self, arm: Arm, answered: Answered) -> None:
+        """Raise LoadTestError when there were too many."""
+        self._in_a_row = self._in_a_row + 1 if answered.unreachable else 0
+        if self._in_a_row >= UNREACHABLE_IN_A_ROW:
+            raise LoadTestError(
+                f"arm {arm.name!r}: {UNREACHABLE_IN_A_ROW} requests in a row did not reach {arm.url}; "
+                "when it is back, resume --retry-errors goes on"
+            )
+
+
+def remaining(blocks: Sequence[Block], done: set[int]) -> list[Block]:
+    """Return the blocks without the positions that are done, empty blocks left out."""
+    left = [Block(b.index, b.step, tuple(job for job in b.jobs if job.position not in done)) for b in blocks]
+    return [block for block in left if block.jobs]
 
 
 @dataclass(frozen=True)
-class Load:
-    """How the requests are made; the sampling and the cap are the same in both arms."""
+class _BlockRun:
+    """One block on its own clock."""
 
-    base_url: str
-    api_key: str | None = None
-    model: str | None = None
-    concurrency: int = 4
-    warmup: int = 2
-    timeout_s: float = 600.0
-    think_threshold: float | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
+    driver: Driver
+    block: Block
+    arms: dict[str, Arm]
+    session: int
+    on_row: OnRow
+    lost: _Lost
 
-    def client(self) -> AsyncLHRM:
-        """Return a client that never retries: a retried request would hide an error and its latency."""
-        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        return AsyncLHRM(
-            self.base_url,
-            self.api_key,
-            model=self.model,
-            timeout=httpx.Timeout(self.timeout_s, connect=5.0),
-            max_retries=0,
-            transport=httpx.AsyncHTTPTransport(limits=limits),
+    async def run(self) -> None:
+        # A common start for the clock of the times and for that of the processor.
+        clock = _Clock(now_ms(), time.process_time())
+        async with asyncio.TaskGroup() as tasks:
+            if self.block.step.concurrency is None:
+                await self._open_loop(clock, tasks)
+            else:
+                queue = iter(self.block.jobs)
+                for _ in range(self.block.step.concurrency):
+                    tasks.create_task(self._stream(queue, clock, tasks))
+
+    async def _stream(self, queue: Iterator[Job], clock: _Clock, tasks: asyncio.TaskGroup) -> None:
+        # The streams share one iterator, so the next request is always the next one planned.
+        for job in queue:
+            due_ms = now_ms()
+            answered = await self.driver.ask(job)
+            # The next request does not wait for a scorer.
+            tasks.create_task(self._record(job, due_ms, answered, clock))
+
+    async def _open_loop(self, clock: _Clock, tasks: asyncio.TaskGroup) -> None:
+        """Send every request when it is due, whether or not earlier ones are answered."""
+        begin_s = self.block.jobs[0].arrival_s or 0.0
+        for job in self.block.jobs:
+            due_ms = clock.start_ms + 1000 * ((job.arrival_s or 0.0) - begin_s)
+            await asyncio.sleep(max(0.0, (due_ms - now_ms()) / 1000))
+            tasks.create_task(self._one(job, due_ms, clock))
+
+    async def _one(self, job: Job, due_ms: float, clock: _Clock) -> None:
+        await self._record(job, due_ms, await self.driver.ask(job), clock)
+
+    async def _record(self, job: Job, due_ms: float, answered: Answered, clock: _Clock) -> None:
+        value, failure = await _score(job.prompt, answered)
+        self.on_row(self._row(job, due_ms, answered, value, failure, clock))
+        self.lost.count(self.arms[job.arm], answered)
+
+    def _row(
+        self, job: Job, due_ms: float, answered: Answered, value: float | None, failure: str | None, clock: _Clock
+    ) -> Row:
+        return Row(
+            position=job.position,
+            session=self.session,
+            block=job.block,
+            repeat=job.repeat,
+            pair=job.pair,
+            warmup=job.warmup,
+            arm=job.arm,
+            asked=self.arms[job.arm].mode,
+            model=self.driver.models[job.arm],
+            prompt=job.prompt.id,
+            task=job.prompt.task,
+            level=job.prompt.level,
+            closed=job.prompt.closed,
+            seed=job.seed,
+            concurrency=self.block.step.concurrency,
+            rate=self.block.step.rate,
+            scheduled_ms=clock.since(due_ms),
+            sent_ms=clock.since(answered.sent_ms),
+            first_token_ms=None if answered.first_token_ms is None else clock.since(answered.first_token_ms),
+            first_answer_ms=None if answered.first_answer_ms is None else clock.since(answered.first_answer_ms),
+            end_ms=clock.since(answered.end_ms),
+            driver_cpu_ms=clock.cpu_ms(),
+            request_id=answered.request_id,
+            reply=answered.reply,
+            score=value,
+            scoring_error=failure,
+            error=answered.error,
         )
 
-    def options(self, job: Job) -> ChatOptions:
-        """Return the options of one request; only the mode differs between the arms of a pair."""
-        options: ChatOptions = {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": job.seed}
-        if job.arm is Arm.THINK:
-            return {**options, "mode": "think"}
-        return {**options, "mode": "auto", "think_threshold": self.think_threshold}
+
+@dataclass(frozen=True)
+class _Clock:
+    start_ms: float
+    start_cpu_s: float
+
+    def since(self, at_ms: float) -> float:
+        """Return milliseconds since the start, to the microsecond."""
+        return round(at_ms - self.start_ms, 3)
+
+    def cpu_ms(self) -> float:
+        return round(1000 * (time.process_time() - self.start_cpu_s), 3)
 
 
-async def run(load: Load, jobs: Iterable[Job], on_row: Callable[[Row], None]) -> None:
-    """Warm up, then make every request and hand its row to `on_row`.
-
-    Raises LHRMError when a warm-up request fails: nothing has been measured then.
-    """
-    async with load.client() as client:
-        for index in range(load.warmup):
-            arm = (Arm.AUTO, Arm.THINK)[index % 2]
-            await _ask(client, load, Job(index, arm, _WARMUP, repeat=0, seed=index))
-        queue = iter(jobs)
-        started = time.perf_counter()
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(load.concurrency):
-                workers.create_task(_work(client, load, queue, started, on_row))
-
-
-async def _work(
-    client: AsyncLHRM, load: Load, queue: Iterable[Job], started: float, on_row: Callable[[Row], None]
-) -> None:
-    # The workers share one iterator, so the next request is always the next one planned.
-    for job in queue:
-        started_ms = (time.perf_counter() - started) * 1000
-        outcome, request_id, error = None, None, None
-        try:
-            outcome, request_id = await _ask(client, load, job)
-        except LHRMError as exc:
-            request_id, error = exc.request_id, f"{type(exc).__name__}: {exc.message}"
-        on_row(_row(job, started_ms, request_id, outcome, error))
-
-
-async def _ask(client: AsyncLHRM, load: Load, job: Job) -> tuple[Outcome, str | None]:
-    messages = [turn.model_dump() for turn in job.prompt.messages]
-    first_token_ms = first_answer_ms = None
-    began = time.perf_counter()
-    async for event in client.stream(messages, **load.options(job)):
-        now_ms = (time.perf_counter() - began) * 1000
-        if isinstance(event, ReasoningDelta | AnswerDelta) and first_token_ms is None:
-            first_token_ms = now_ms
-        if isinstance(event, AnswerDelta) and first_answer_ms is None:
-            first_answer_ms = now_ms
-        if isinstance(event, Finished):
-            result, total_ms = event.result, now_ms
-    outcome = Outcome(
-        accounting=result.accounting(),
-        usage=result.usage,
-        first_token_ms=first_token_ms,
-        first_answer_ms=first_answer_ms,
-        total_ms=total_ms,
-        correct=is_correct(job.prompt, result.answer),
-    )
-    return outcome, result.request_id
-
-
-def _row(job: Job, started_ms: float, request_id: str | None, outcome: Outcome | None, error: str | None) -> Row:
-    return Row(
-        position=job.position,
-        arm=job.arm,
-        prompt=job.prompt.id,
-        task=job.prompt.task,
-        level=job.prompt.level,
-        closed=job.prompt.closed,
-        repeat=job.repeat,
-        seed=job.seed,
-        started_ms=started_ms,
-        request_id=request_id,
-        outcome=outcome,
-        error=error,
-    )
+async def _score(prompt: Prompt, answered: Answered) -> tuple[float | None, str | None]:
+    """Return the score of an answer, or why it has none; scorers by name may be slow, so they run in a thread."""
+    if answered.reply is None:
+        return None, None
+    try:
+        if prompt.scorer is None:
+            return score(prompt, answered.reply.answer), None
+        return await asyncio.to_thread(score, prompt, answered.reply.answer), None
+    except ScoringError as exc:
+        return None, str(exc)[:200]

@@ -1,243 +1,91 @@
-"""Every figure of the report, computed from the rows alone."""
+"""Everything a report shows, computed from the rows alone."""
 
 from __future__ import annotations
 
-import sys
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .estimate import Estimate, mean, quantile, ratio_estimate
-from .rows import Outcome, Row
-from .workload import Arm
-
-
-@dataclass(frozen=True)
-class ArmSummary:
-    """One arm over all its requests that succeeded; `think_rate` is the share answered in think mode."""
-
-    requests: int
-    errors: int
-    completion_mean: float | None
-    completion_p95: float | None
-    reasoning_mean: float | None
-    answer_mean: float | None
-    decide_mean: float | None
-    accuracy: float | None
-    checked: int
-    think_rate: float | None
-    without_answer: int
-    first_token_ms: tuple[float | None, float | None]
-    first_answer_ms: tuple[float | None, float | None]
-    total_ms: tuple[float | None, float | None]
-    ended_by: Mapping[str, int]
-    sources: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class PairedSummary:
-    """Always-think minus auto over the pairs of which both requests succeeded; positive tokens are saved.
-
-    `saved_net_pct` charges auto for its decide tokens. `accuracy_difference` is auto minus always-think.
-    """
-
-    pairs: int
-    incomplete: int
-    saved_mean: Estimate | None
-    saved_pct: Estimate | None
-    saved_net_pct: Estimate | None
-    accuracy_difference: Estimate | None
-
-
-@dataclass(frozen=True)
-class OnlineSummary:
-    """The server's own savings estimate against the true paired difference, where it gave one.
-
-    `bias` is estimate minus truth per request. Where the model chose to think the estimate is 0 by
-    definition, so `no_think_bias` is over the `no_think` answers alone. `covered` counts, among the
-    `intervals` of them that came with one, those whose interval holds the truth; `confidence` is what
-    was promised.
-    """
-
-    pairs: int
-    no_think: int
-    estimated_mean: float | None
-    true_mean: float | None
-    bias: Estimate | None
-    no_think_bias: Estimate | None
-    intervals: int
-    covered: int
-    confidence: float | None
-
-
-@dataclass(frozen=True)
-class GroupSummary:
-    """Both arms over the complete pairs of one task or level."""
-
-    name: str
-    pairs: int
-    think_rate: float | None
-    completion_auto: float | None
-    completion_think: float | None
-    accuracy_auto: float | None
-    accuracy_think: float | None
+from .arms import MODES
+from .errors import LoadTestError
+from .figures import (
+    ArmFigures,
+    Difference,
+    Group,
+    Online,
+    Price,
+    arm_figures,
+    difference,
+    groups,
+    online,
+)
+from .load import DriverFigures, GoodputRatio, StepFigures, driver_figures, goodput_ratios, knee, steps
+from .pairs import CurvePoint, Oracle, Roles, choices, collect, curve, oracle, roles
+from .rows import Row
+from .slo import Slo
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run showed."""
+    """What a run showed; `arms` are in the order of their modes."""
 
-    arms: Mapping[Arm, ArmSummary]
-    paired: PairedSummary
-    online: OnlineSummary
-    levels: Sequence[GroupSummary]
-    tasks: Sequence[GroupSummary]
-    sets: Sequence[GroupSummary]
+    baseline: str
+    roles: Roles
+    arms: Mapping[str, ArmFigures]
+    differences: Mapping[str, Difference]
+    oracle: Oracle | None
+    curve: Sequence[CurvePoint]
+    online: Online | None
+    levels: Sequence[Group]
+    tasks: Sequence[Group]
+    sets: Sequence[Group]
+    steps: Sequence[StepFigures]
+    knees: Mapping[str, StepFigures]
+    goodput: Sequence[GoodputRatio]
+    driver: DriverFigures
     errors: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Both outcomes of one prompt in one repeat."""
-
-    prompt: str
-    task: str | None
-    level: int | str | None
-    closed: bool
-    auto: Outcome
-    think: Outcome
+    warmups: int
 
     @property
-    def saved(self) -> int:
-        """Completion tokens that auto did not spend."""
-        return self.think.usage.completion_tokens - self.auto.usage.completion_tokens
+    def pairs(self) -> int:
+        """Return how many pairs of the baseline and another arm are complete, in the arm that has the fewest."""
+        return min((one.pairs for one in self.differences.values()), default=self.arms[self.baseline].requests)
 
 
-def summarise(rows: Sequence[Row]) -> Summary:
-    """Compute the summary of a run."""
-    pairs = complete_pairs(rows)
-    planned = len({(row.prompt, row.repeat) for row in rows})
+def summarise(
+    rows: Sequence[Row], baseline: str | None = None, slos: Sequence[Slo] = (), price: Price | None = None
+) -> Summary:
+    """Compute the summary of a run; without a `baseline` it is the arm that always thinks.
+
+    Raises LoadTestError when no request was measured or no arm has the name of the baseline.
+    """
+    measured = [row for row in rows if not row.warmup]
+    if not measured:
+        raise LoadTestError("no request was measured")
+    asked = {row.arm: MODES.index(row.asked) for row in measured}
+    names = sorted(asked, key=lambda name: (asked[name], name))
+    parts = roles(measured)
+    base = baseline or parts.think or names[-1]
+    if base not in names:
+        raise LoadTestError(f"baseline = {base!r}: the arms with rows are {', '.join(names)}")
+    pairs = collect(measured)
+    found = choices(pairs, parts)
+    loads = steps(rows, names, slos)
     return Summary(
-        arms={arm: _arm([row for row in rows if row.arm is arm]) for arm in Arm},
-        paired=_paired(pairs, planned - len(pairs)),
-        online=_online(pairs),
-        levels=_groups(pairs, lambda pair: pair.level),
-        tasks=_groups(pairs, lambda pair: pair.task),
-        sets=_groups(pairs, lambda pair: "closed" if pair.closed else "open"),
-        errors=Counter(row.error for row in rows if row.error is not None),
-    )
-
-
-def complete_pairs(rows: Iterable[Row]) -> list[Pair]:
-    """Return the pairs of which both requests succeeded, in the order they were planned."""
-    halves: dict[tuple[str, int], dict[Arm, Row]] = defaultdict(dict)
-    for row in rows:
-        halves[row.prompt, row.repeat][row.arm] = row
-    pairs = []
-    for both in halves.values():
-        auto, think = both.get(Arm.AUTO), both.get(Arm.THINK)
-        if auto and think and auto.outcome and think.outcome:
-            pairs.append(Pair(auto.prompt, auto.task, auto.level, auto.closed, auto.outcome, think.outcome))
-    return pairs
-
-
-def _arm(rows: Sequence[Row]) -> ArmSummary:
-    outcomes = [row.outcome for row in rows if row.outcome is not None]
-    accounts = [outcome.accounting for outcome in outcomes]
-    completion = [outcome.usage.completion_tokens for outcome in outcomes]
-    graded = [outcome.correct for outcome in outcomes if outcome.correct is not None]
-    return ArmSummary(
-        requests=len(rows),
-        errors=sum(row.error is not None for row in rows),
-        completion_mean=mean(completion),
-        completion_p95=quantile(completion, 0.95),
-        reasoning_mean=mean([account.reasoning_tokens for account in accounts]),
-        answer_mean=mean([account.answer_tokens for account in accounts]),
-        decide_mean=mean([account.decide_tokens for account in accounts]),
-        accuracy=mean(graded),
-        checked=len(graded),
-        think_rate=mean([account.mode == "think" for account in accounts]),
-        without_answer=sum(outcome.first_answer_ms is None for outcome in outcomes),
-        first_token_ms=_p50_p95(outcome.first_token_ms for outcome in outcomes),
-        first_answer_ms=_p50_p95(outcome.first_answer_ms for outcome in outcomes),
-        total_ms=_p50_p95(outcome.total_ms for outcome in outcomes),
-        ended_by=Counter(account.ended_by for account in accounts),
-        sources=Counter(account.source for account in accounts),
-    )
-
-
-def _p50_p95(values: Iterable[float | None]) -> tuple[float | None, float | None]:
-    known = [value for value in values if value is not None]
-    return quantile(known, 0.5), quantile(known, 0.95)
-
-
-def _paired(pairs: Sequence[Pair], incomplete: int) -> PairedSummary:
-    spent = [(pair, pair.think.usage.completion_tokens) for pair in pairs]
-    graded = [(pair, pair.auto.correct, pair.think.correct) for pair in pairs]
-    return PairedSummary(
-        pairs=len(pairs),
-        incomplete=incomplete,
-        saved_mean=_estimate((pair, pair.saved, 1) for pair in pairs),
-        saved_pct=_percent(_estimate((pair, pair.saved, think) for pair, think in spent)),
-        saved_net_pct=_percent(
-            _estimate((pair, pair.saved - pair.auto.accounting.decide_tokens, think) for pair, think in spent)
-        ),
-        accuracy_difference=_estimate(
-            (pair, auto - think, 1) for pair, auto, think in graded if auto is not None and think is not None
-        ),
-    )
-
-
-def _estimate(terms: Iterable[tuple[Pair, float, float]]) -> Estimate | None:
-    """Estimate the ratio of the summed second and third members, resampling prompts."""
-    clusters: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for pair, numerator, denominator in terms:
-        clusters[pair.prompt].append((numerator, denominator))
-    return ratio_estimate(list(clusters.values()))
-
-
-def _percent(share: Estimate | None) -> Estimate | None:
-    return Estimate(100 * share.value, 100 * share.low, 100 * share.high) if share else None
-
-
-def _online(pairs: Sequence[Pair]) -> OnlineSummary:
-    known = [(pair, pair.auto.accounting.savings) for pair in pairs]
-    estimated = [(pair, savings) for pair, savings in known if savings is not None]
-    guessed = [(pair, savings) for pair, savings in estimated if pair.auto.accounting.mode == "no_think"]
-    intervals = [(pair.saved, savings.interval) for pair, savings in guessed if savings.interval is not None]
-    return OnlineSummary(
-        pairs=len(estimated),
-        no_think=len(guessed),
-        estimated_mean=mean([savings.tokens for _, savings in estimated]),
-        true_mean=mean([pair.saved for pair, _ in estimated]),
-        bias=_estimate((pair, savings.tokens - pair.saved, 1) for pair, savings in estimated),
-        no_think_bias=_estimate((pair, savings.tokens - pair.saved, 1) for pair, savings in guessed),
-        intervals=len(intervals),
-        covered=sum(low <= saved <= high for saved, (low, high) in intervals),
-        confidence=next((savings.confidence for _, savings in guessed), None),
-    )
-
-
-def _groups(pairs: Sequence[Pair], key: Callable[[Pair], int | str | None]) -> list[GroupSummary]:
-    groups: dict[int | str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        name = key(pair)
-        if name is not None:
-            groups[name].append(pair)
-    return [_group(str(name), groups[name]) for name in sorted(groups, key=_numbers_first)]
-
-
-def _numbers_first(name: int | str) -> tuple[int, str]:
-    return (name, "") if isinstance(name, int) else (sys.maxsize, name)
-
-
-def _group(name: str, pairs: Sequence[Pair]) -> GroupSummary:
-    return GroupSummary(
-        name=name,
-        pairs=len(pairs),
-        think_rate=mean([pair.auto.accounting.mode == "think" for pair in pairs]),
-        completion_auto=mean([pair.auto.usage.completion_tokens for pair in pairs]),
-        completion_think=mean([pair.think.usage.completion_tokens for pair in pairs]),
-        accuracy_auto=mean([pair.auto.correct for pair in pairs if pair.auto.correct is not None]),
-        accuracy_think=mean([pair.think.correct for pair in pairs if pair.think.correct is not None]),
+        baseline=base,
+        roles=parts,
+        arms={name: arm_figures([row for row in measured if row.arm == name], price) for name in names},
+        differences={name: difference(pairs, name, base, price) for name in names if name != base},
+        oracle=oracle(found),
+        curve=curve(found),
+        online=online(pairs, parts.auto, parts.think) if parts.auto and parts.think else None,
+        levels=groups(pairs, names, lambda pair: pair.level),
+        tasks=groups(pairs, names, lambda pair: pair.task),
+        sets=groups(pairs, names, lambda pair: "closed" if pair.closed else "open"),
+        steps=loads,
+        knees={name: best for name in names if (best := knee(step for step in loads if step.arm == name))},
+        goodput=goodput_ratios(rows, names, base, slos),
+        driver=driver_figures(rows),
+        errors=Counter(row.error for row in measured if row.error is not None),
+        warmups=len(rows) - len(measured),
     )
