@@ -36,7 +36,12 @@ QUESTIONS = (
     "Say ünïcödé \U0001f30d, please.",
 )
 SYSTEM = "You are a helpful assistant."
-SCHEMA = {"type": "object", "properties": {"a": {"enum": [1, 22, 333]}}, "required": ["a"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"enum": [1, 22, 333]}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
 
 
 @dataclass
