@@ -13,7 +13,7 @@ BIN := .venv/bin
 SETUP := $(PYTHON) setup/setup_env.py --device $(DEVICE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve check test test-remote test-clients train-nano eval-nano loadtest bench-gateway clean
+.PHONY: help setup setup-dev serve check test test-remote test-clients train-nano eval-nano smol smol-data loadtest bench-gateway clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -46,6 +46,12 @@ train-nano: setup ## train the nano from nothing, in runs/nano
 
 eval-nano: setup ## evaluate models/lhrm-nano on the test split
 	$(BIN)/python -m lhrm_train eval --model models/lhrm-nano --data suite --out runs/eval-nano
+
+smol: setup-dev ## make models/lhrm-smol from its published base and the committed delta
+	$(BIN)/python -m lhrm_train.smol build
+
+smol-data: setup-dev ## make the base and all data that lhrm-smol is trained on, in runs/smol
+	$(BIN)/python -m lhrm_train.smol prepare
 
 loadtest: setup ## paired load test against a running server: auto against always-think
 	$(BIN)/python -m lhrm_loadtest run --base-url "http://$(HOST):$(PORT)"

@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import date
 from fractions import Fraction
+from itertools import pairwise
 from types import MappingProxyType
 
+from lhrm_train.smol.equations import evaluate
 from lhrm_train.smol.questions.words import CATEGORIES
 
 Number = int | Fraction
@@ -29,7 +31,9 @@ _PER = {
         "months years": 12,
     }.items()
 }
-_UNIT = re.compile(r"\b(cm|m|km|g|kg|ml|litres|minutes|hours|seconds|days|weeks|inches|feet|yards|ounces|pounds|months|years)\b")
+_UNIT = re.compile(
+    r"\b(cm|m|km|g|kg|ml|litres|minutes|hours|seconds|days|weeks|inches|feet|yards|ounces|pounds|months|years)\b"
+)
 NO_LEAP_YEAR = 2023
 _DATE = re.compile(r"([A-Z][a-z]+) (\d+)")
 _MONTHS = "January February March April May June July August September October November December".split()
@@ -58,41 +62,17 @@ def _by(rule: Callable[[list[int]], Number]) -> Callable[[str], Number]:
 
 def _expression(question: str) -> Number:
     text = max(re.findall(r"[\d()][\d()+*\- ]*", question), key=len)
-    tokens = re.findall(r"\d+|[-+*()]", text)
-
-    def atom() -> Fraction:
-        token = tokens.pop(0)
-        if token != "(":  # noqa: S105
-            return Fraction(int(token))
-        inner = total()
-        tokens.pop(0)
-        return inner
-
-    def product() -> Fraction:
-        out = atom()
-        while tokens and tokens[0] == "*":
-            tokens.pop(0)
-            out *= atom()
-        return out
-
-    def total() -> Fraction:
-        out = product()
-        while tokens and tokens[0] in "+-":
-            sign = tokens.pop(0)
-            out += product() if sign == "+" else -product()
-        return out
-
-    return _whole(total())
+    return _whole(evaluate(text))
 
 
 def _sequence(question: str) -> Number:
     values = numbers_in(question)
-    differences = [b - a for a, b in zip(values, values[1:], strict=False)]
+    differences = [b - a for a, b in pairwise(values)]
     if len(set(differences)) == 1:
         return values[-1] + differences[-1]
-    if len({Fraction(b, a) for a, b in zip(values, values[1:], strict=False)}) == 1:
+    if len({Fraction(b, a) for a, b in pairwise(values)}) == 1:
         return _whole(values[-1] * Fraction(values[1], values[0]))
-    growth = {b - a for a, b in zip(differences, differences[1:], strict=False)}
+    growth = {b - a for a, b in pairwise(differences)}
     if len(growth) != 1:
         raise ValueError(f"no rule gives the sequence {values}")
     return values[-1] + differences[-1] + growth.pop()
@@ -131,8 +111,8 @@ def _minutes_between(question: str) -> Number:
 
 
 def _letter_count(question: str) -> Number:
-    letter, word = sorted(re.findall(r'"([a-z]+)"', question), key=len)
-    return word.count(letter)
+    quoted: list[str] = sorted(re.findall(r'"([a-z]+)"', question), key=len)
+    return quoted[1].count(quoted[0])
 
 
 def _vowel_count(question: str) -> Number:
@@ -152,14 +132,15 @@ def _count_true(question: str) -> Number:
 def claim_holds(claim: str) -> bool:
     """Tell whether a claim about numbers is true. Raises ValueError for one that cannot be read."""
     values = numbers_in(claim)
-    for pattern, holds in (
+    tests: tuple[tuple[str, Callable[[], bool]], ...] = (
         ("larger than", lambda: values[0] > values[1]),
         ("smaller than", lambda: values[0] < values[1]),
         ("is even", lambda: values[0] % 2 == 0),
         ("is odd", lambda: values[0] % 2 == 1),
         ("multiple of", lambda: values[0] % values[1] == 0),
         (" plus ", lambda: values[0] + values[1] == values[2]),
-    ):
+    )
+    for pattern, holds in tests:
         if pattern in claim:
             return holds()
     raise ValueError(f"unreadable claim {claim!r}")

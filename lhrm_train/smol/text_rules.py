@@ -11,18 +11,11 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
 
+from lhrm_train.smol.questions.words import SCALES
 from lhrm_train.smol.rules import claim_holds, day_of, numbers_in
 
 Rule = Callable[[str, str, str], str | None]
 _WEEK = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-_SCALES = (
-    ("taller", "shorter", "tallest", "shortest"),
-    ("older", "younger", "oldest", "youngest"),
-    ("faster", "slower", "fastest", "slowest"),
-    ("heavier", "lighter", "heaviest", "lightest"),
-    ("stronger", "weaker", "strongest", "weakest"),
-    ("richer", "poorer", "richest", "poorest"),
-)
 _EVENT = re.compile(
     r"The (\w+) is in the (\w+) box\."
     r"|puts the (\w+) into the (\w+) box"
@@ -96,13 +89,17 @@ def _sort_numbers(sign: int) -> Rule:
 
 
 def _sort_words(question: str, trace: str, answer: str) -> str | None:
-    listed = re.sub(r"^Put these words in alphabetical order: |^Sort the words | from A to Z\.$", "", question)
+    listed = re.sub(
+        r"^Put these words in alphabetical order: |^Alphabetical order, please: |^Sort the words | from A to Z\.$",
+        "",
+        question,
+    )
     words = sorted(listed.split(", "))
     return _picked(trace, words, min) or _is(", ".join(words), answer)
 
 
 def _order(question: str, trace: str, answer: str) -> str | None:
-    more, less, most, least = next(row for row in _SCALES if row[2] in question or row[3] in question)
+    more, less, most, least = next(row for row in SCALES if row[2] in question or row[3] in question)
     above = {(a, b) for a, b in re.findall(rf"(\w+) is {more} than (\w+)", question)}
     above |= {(b, a) for a, b in re.findall(rf"(\w+) is {less} than (\w+)", question)}
     people = sorted({name for pair in above for name in pair})

@@ -22,6 +22,7 @@ VOWELS = Template(
     (
         'How many vowels (a, e, i, o, u) does "{word}" have?',
         'Count the vowels a, e, i, o and u in "{word}".',
+        'In the word "{word}", how many letters are vowels (a, e, i, o, u)?',
     ),
     ("It has {answer}.",),
 )
@@ -39,6 +40,7 @@ ABOVE = Template(
     (
         "How many of these numbers are larger than {limit}: {list}?",
         "Take those above {limit} out of the numbers {list}. How many are they?",
+        "{name} marks every number above {limit} in {list}. How many are marked?",
     ),
     ("{answer} of them are larger.",),
 )
@@ -53,11 +55,19 @@ SORT_UP = (
     "Order the numbers {list}, smallest first.",
 )
 SORT_DOWN = ("Sort these numbers from largest to smallest: {list}", "Put {list} in decreasing order.")
-SORT_WORDS = ("Put these words in alphabetical order: {list}", "Sort the words {list} from A to Z.")
+SORT_WORDS = (
+    "Put these words in alphabetical order: {list}",
+    "Sort the words {list} from A to Z.",
+    "Alphabetical order, please: {list}",
+)
 ORDINALS = ("smallest", "second smallest", "third smallest", "fourth smallest", "fifth smallest")
 KTH = Template(
     "kth",
-    ("What is the {ordinal} of these numbers: {list}?", "Which is the {ordinal} number in {list}?"),
+    (
+        "What is the {ordinal} of these numbers: {list}?",
+        "Which is the {ordinal} number in {list}?",
+        "Find the {ordinal} number: {list}.",
+    ),
     ("The {ordinal} is {answer}.",),
 )
 LENGTHS = {1: (3, 4), 2: (5, 6), 3: (7, 8), 4: (9, 12)}
@@ -127,7 +137,7 @@ def _above(rng: random.Random, level: int) -> Draw:
     for value in values:
         count += value > limit
         said.append(f"{value} yes ({count})" if value > limit else f"{value} no")
-    fields = {"limit": limit, "list": ", ".join(map(str, values))}
+    fields = {"limit": limit, "list": ", ".join(map(str, values)), "name": rng.choice(NAMES)}
     return ask(rng, ABOVE, fields, (limit, *sorted(values)), (f"{', '.join(said)}.",), count)
 
 

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from lhrm_train.smol.questions.base import Draw, Kind, Template, ask, closing
-from lhrm_train.smol.questions.words import NAMES
+from lhrm_train.smol.questions.words import NAMES, SCALES
 
-# More, less, most: of the same property.
-SCALES = (
-    ("taller", "shorter", "tallest", "shortest"),
-    ("older", "younger", "oldest", "youngest"),
-    ("faster", "slower", "fastest", "slowest"),
-    ("heavier", "lighter", "heaviest", "lightest"),
-    ("stronger", "weaker", "strongest", "weakest"),
-    ("richer", "poorer", "richest", "poorest"),
-)
 COUNT_TRUE = Template(
     "count_true",
     (
         "How many of these statements are true? {list}",
         "Count the true statements. {list}",
+        "Some of these statements are false. {list} How many are true?",
     ),
     ("{answer} of them are true.",),
 )
@@ -39,8 +32,7 @@ def _taller(rng: random.Random, level: int) -> Draw:
     people = rng.sample(NAMES, level + 1)  # from most to least
     more, less, most, least = rng.choice(SCALES)
     pairs = [
-        f"{a} is {more} than {b}." if rng.random() < 0.6 else f"{b} is {less} than {a}."
-        for a, b in zip(people, people[1:], strict=False)
+        f"{a} is {more} than {b}." if rng.random() < 0.6 else f"{b} is {less} than {a}." for a, b in pairwise(people)
     ]
     rng.shuffle(pairs)
     places = [(0, f"the {most}"), (len(people) - 1, f"the {least}")]
@@ -48,7 +40,7 @@ def _taller(rng: random.Random, level: int) -> Draw:
         places += [(1, f"the second {most}"), (len(people) - 2, f"the second {least}")]
     place, asked = rng.choice(places)
     answer = people[place]
-    steps = [f"{a} is {more} than {b}." for a, b in zip(people, people[1:], strict=False)]
+    steps = [f"{a} is {more} than {b}." for a, b in pairwise(people)]
     steps.append(f"From {most} to {least}: {', '.join(people)}.")
     said = " ".join(pairs)
     question = f"{said} Who is {asked}?" if rng.random() < 0.7 else f"Who is {asked}? {said}"

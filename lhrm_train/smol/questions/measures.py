@@ -48,6 +48,7 @@ GAP = Template(
     (
         "How many {small} longer is {n} {large} {m} {small} than {k} {large} {j} {small}?",
         "What is the difference between {n} {large} {m} {small} and {k} {large} {j} {small}, in {small}?",
+        "From {n} {large} {m} {small}, {k} {large} {j} {small} are cut off. How many {small} are left?",
     ),
     ("The difference is {answer} {small}.",),
 )
@@ -60,10 +61,13 @@ AFTER = (
 BEFORE = (
     "Today is {day}. What day of the week was it {n} days ago?",
     "If today is {day}, which weekday was it {n} days earlier?",
+    "It is {day}. {name} arrived {n} days ago. What weekday was that?",
 )
 BOTH = (
     "Today is {day}. A trip starts in {n} days and lasts {m} days. On what weekday is it over?",
     "It is {day}. {name} waits {n} days and then another {m} days. Which day of the week is it then?",
+    "{name} starts on a {day} and needs {n} days for one job and then {m} days for another. "
+    "On which weekday does {name} finish?",
 )
 MONTHS = MappingProxyType(
     {
@@ -84,12 +88,14 @@ MONTHS = MappingProxyType(
 DATE_AFTER = (
     "What date is {n} days after {date} in a year of 365 days?",
     "{name} leaves on {date} and returns {n} days later. On which date, if it is no leap year?",
+    "A parcel sent on {date} arrives {n} days later. When is that, in a year of 365 days?",
 )
 DATE_BETWEEN = Template(
     "days_between",
     (
         "How many days are there from {date} to {other} in a year of 365 days?",
         "{name} counts the days from {date} until {other}. How many are they, if it is no leap year?",
+        "It is {date}. In how many days is it {other}, in a year of 365 days?",
     ),
     ("There are {answer} days.", "It is {answer} days."),
 )
@@ -103,6 +109,7 @@ CLOCK_BETWEEN = Template(
     (
         "How many minutes are there from {time} to {other}?",
         "A class begins at {time} and ends at {other}. How many minutes does it last?",
+        "{name} works from {time} to {other}. How many minutes is that?",
     ),
     ("It is {answer} minutes.",),
 )
@@ -230,7 +237,7 @@ def _time(minutes: int) -> str:
 def _clock(rng: random.Random, level: int) -> Draw:
     fields: dict[str, object] = {"name": rng.choice(NAMES)}
     hour = rng.randint(6, 17)
-    if level == 3 and rng.random() < 0.5 or level == 4 and rng.random() < 0.6:
+    if rng.random() < (0.0, 0.0, 0.5, 0.6)[level - 1]:
         return _minutes_between(rng, hour, level, fields)
     minute = 5 * rng.randint(0, 5) if level == 1 else rng.randint(10, 55)
     wait = 5 * rng.randint(1, 5) if level == 1 else rng.randint(61 - minute, 59) if level == 2 else 0

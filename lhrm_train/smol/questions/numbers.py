@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
+from itertools import pairwise
 
 from lhrm_train.smol.questions.base import Draw, Kind, Template, ask
 from lhrm_train.smol.questions.words import NAMES, THINGS
@@ -51,6 +52,7 @@ TWICE = Template(
         "A coat costs ${n}. Its price goes up by {p}%, and then the new price is reduced by {q}%. "
         "What does it cost in the end?",
         "The value of a share is ${n}. It rises {p}% and then falls {q}%. What is it worth then?",
+        "{name} pays ${n} for rent. The rent rises by {p}% and later falls by {q}%. How many dollars is it then?",
     ),
     ("In the end it is ${answer}.",),
 )
@@ -68,6 +70,8 @@ REST = Template(
     (
         "{name} has {n} {xs}, gives {x}/{y} of them away and then {u}/{v} of the rest. How many {xs} are left?",
         "Of {n} {xs}, {x}/{y} are sold in the morning and {u}/{v} of the others in the afternoon. How many remain?",
+        "From a box of {n} {xs}, {name} takes {x}/{y}. Then {u}/{v} of those in the box are lost. "
+        "How many {xs} does the box hold?",
     ),
     ("{answer} {xs} are left.",),
 )
@@ -78,6 +82,8 @@ REST_PLUS = Template(
         "How many {xs} are left?",
         "A shop has {n} {xs}. It sells {x}/{y} of them, takes in {m} more and then sells {u}/{v} of the stock. "
         "How many {xs} does it have now?",
+        "There are {n} {xs} in a box. {x}/{y} of them are taken out, {m} are put in, and {u}/{v} of all are sold. "
+        "How many {xs} are in the box?",
     ),
     ("{answer} {xs} are left.",),
 )
@@ -152,28 +158,28 @@ def _percent(rng: random.Random, level: int) -> Draw:
     if level <= 2:
         return ask(rng, PERCENT, fields, (p, n), (f"{working}.",), part)
     if level == 3:
-        steps = (f"{p}% of {n}: {working}.", f"Left: {subtract(n, part)}.")
+        steps = [f"{p}% of {n}: {working}.", f"Left: {subtract(n, part)}."]
         return ask(rng, PRICE, fields, (n, p), steps, n - part)
     q = rng.choice(EASY_PERCENTS[4])
-    n = 100 * rng.randint(1, 12)
+    n = 100 * rng.randint(1, 9)
     working, part = _part(n, p)
     while (n + part) * q % 100:
         q = rng.choice((10, 20, 50))
         n += 100
         working, part = _part(n, p)
     then, less = _part(n + part, q)
-    steps = (
+    steps = [
         f"{p}% of {n}: {working}.",
         f"Up: {add(n, part)}.",
         f"{q}% of {n + part}: {then}.",
         f"Down: {subtract(n + part, less)}.",
-    )
+    ]
     return ask(rng, TWICE, {**fields, "n": n, "q": q}, (n, p, q), steps, n + part - less)
 
 
 def _fractions(rng: random.Random, level: int) -> Draw:
     name, (_, xs) = rng.choice(NAMES), rng.choice(THINGS)
-    y = rng.randint(2, (4, 9, 6, 6)[level - 1])
+    y = rng.randint(2, (4, 9, 5, 5)[level - 1])
     x = 1 if level == 1 else rng.randint(1, y - 1)
     unit = rng.randint(2, (9, 12, 15, 15)[level - 1])
     if level <= 2:
@@ -181,9 +187,9 @@ def _fractions(rng: random.Random, level: int) -> Draw:
         steps = [f"1/{y} of {n}: {divide(n, y)}."] + ([f"{x} of these: {multiply(unit, x)}."] if x > 1 else [])
         fields: dict[str, object] = {"name": name, "xs": xs, "x": x, "y": y, "n": n}
         return ask(rng, FRACTION, fields, (x, y, n), steps, unit * x)
-    v = rng.randint(2, 6)
+    v = rng.randint(2, 4)
     u = rng.randint(1, v - 1)
-    n = y * v * rng.randint(2, 9)
+    n = y * v * rng.randint(2, 6)
     gone = n // y * x
     rest, steps = n - gone, [f"1/{y} of {n}: {divide(n, y)}."]
     steps += [f"{x}/{y}: {multiply(n // y, x)}."] if x > 1 else []
@@ -234,7 +240,7 @@ def _growing(rng: random.Random, start: int, level: int) -> tuple[list[int], lis
     values = [start]
     for difference in differences:
         values.append(values[-1] + difference)
-    said = ", ".join(f"{b} - {a} = {b - a}" for a, b in zip(values[:-2], values[1:-1], strict=True))
+    said = ", ".join(f"{b} - {a} = {b - a}" for a, b in pairwise(values[:-1]))
     return values, [f"The differences: {said}.", f"They grow by {growth}: {add(differences[-2], growth)}."]
 
 

@@ -45,6 +45,8 @@ DISCOUNT = Template(
         "with ${paid}. How much change is due?",
         "The bill is for {n} {xs} at ${p} and {m} {ys} at ${q} each, less a discount of ${off}. "
         "How many dollars does {name} keep of ${paid}?",
+        "{name} takes {n} {xs} for ${p} each and {m} {ys} for ${q} each, has ${off} in bonus points and gives ${paid}. "
+        "How many dollars come back?",
     ),
     ("The change is ${answer}.", "{name} keeps ${answer}."),
 )
@@ -70,10 +72,12 @@ EACH_AFTER = Template(
 LEFT_OVER = Template(
     "left_over",
     (
-        "{name} has {n} {boxes} with {m} {xs} in each, and {extra} more {xs}. They are shared equally among {k} people, "
-        "each as many as possible. How many {xs} are left over?",
+        "{name} has {n} {boxes} of {m} {xs} each, and {extra} more {xs}. {k} people share them equally, as many each "
+        "as possible. How many {xs} are left over?",
         "{n} {boxes} hold {m} {xs} each; another {extra} {xs} lie beside them. {k} children divide all of them fairly. "
         "How many {xs} remain?",
+        "After a party there are {n} {boxes} of {m} {xs} each and {extra} loose {xs}. {k} guests take as many as they can, "
+        "each the same number. How many {xs} are left?",
     ),
     ("{answer} {xs} are left over.", "{answer} remain."),
 )
@@ -102,6 +106,7 @@ LEGS = Template(
         "How far does it go in all, in km?",
         "{name} travels at {v} km/h for {t} hours and, after a break, at {w} km/h for {u} hours. "
         "How many kilometres is that together?",
+        "How long in km is a way that takes {v} km/h for {t} hours and {w} km/h for {u} hours?",
     ),
     ("It is {answer} km in all.", "{answer} km."),
 )
@@ -109,7 +114,7 @@ TOGETHER = Template(
     "together",
     (
         "One machine makes {v} {xs} per hour and another makes {w}. How many hours do both need together for {d} {xs}?",
-        "{name} packs {v} {xs} an hour, {other} packs {w}. Working side by side, how many hours until {d} {xs} are packed?",
+        "{name} packs {v} {xs} an hour, {other} packs {w}. How many hours do both need for {d} {xs}?",
         "A tap gives {v} litres a minute and a hose {w}. How many minutes do they need together to fill {d} litres?",
     ),
     ("They need {answer}.",),
@@ -128,6 +133,7 @@ MORE = Template(
     (
         "{name} has {a} {xs}. {other} has {b} more than {name}. How many {xs} do they have together?",
         "{name} found {a} {xs}, and {other} found {b} more than that. How many {xs} did the two find?",
+        "With {a} {xs}, {name} has {b} fewer than {other}. How many {xs} do both have together?",
     ),
     ("Together they have {answer} {xs}.", "That is {answer} {xs}."),
 )
@@ -138,14 +144,16 @@ CHAIN = Template(
         "How many {xs} do the three have in all?",
         "{name} owns {a} {xs}; {other} owns {b} more than {name}; {third} owns {c} fewer than {other}. "
         "What do the three own together?",
+        "{name} packs {a} {xs}, {other} packs {b} more than {name}, and {third} packs {c} fewer than {other}. "
+        "How many {xs} do they pack in all?",
     ),
-    ("The three have {answer} {xs}.", "In all it is {answer} {xs}."),
+    ("All three make {answer} {xs}.", "In all it is {answer} {xs}."),
 )
 TIMES = Template(
     "compare_times",
     (
-        "{name} has {a} {xs}. {other} has {b} times as many as {name}. {third} has {c} fewer than {other}, and {fourth} "
-        "has {d} more than {third}. How many {xs} do all four have?",
+        "{name} has {a} {xs}. {other} has {b} times as many as {name}. {third} has {c} fewer than {other}, and "
+        "{fourth} has {d} more than {third}. How many {xs} do all four have?",
         "Counting their {xs}, {name} finds {a}, {other} {b} times as many as {name}, {third} {c} fewer than {other}, "
         "and {fourth} {d} more than {third}. How many are there in all?",
     ),
@@ -164,8 +172,9 @@ MISSING = Template(
     "missing",
     (
         "The average of {k} numbers is {mean}. All but one of them are {list}. What is the missing number?",
-        "In {k} tests {name} wants a mean of {mean}. So far the marks are {list}. "
+        "For {k} tests {name} wants a mean of {mean}. So far the marks are {list}. "
         "Which mark is needed in the last test?",
+        "{k} numbers have the mean {mean}. Which of them is not in this list: {list}?",
     ),
     ("The missing number is {answer}.", "It must be {answer}."),
 )
@@ -176,22 +185,22 @@ def _shopping(rng: random.Random, level: int) -> Draw:
     (x, xs), (y, ys) = rng.sample(THINGS, 2)
     top = (9, 12, 15, 19)[level - 1]
     n, p, m, q = rng.randint(2, 9), rng.randint(2, top), rng.randint(2, 9), rng.randint(2, top)
-    fields = {"one": _a(x).capitalize(), "two": _a(y), "xs": xs, "ys": ys, "name": rng.choice(NAMES)}
+    fields: dict[str, object] = {"one": _a(x).capitalize(), "two": _a(y), "xs": xs, "ys": ys, "name": rng.choice(NAMES)}
     fields |= {"n": str(n), "p": str(p), "m": str(m), "q": str(q)}
     if level == 1:
         return ask(rng, COST, fields, (n, p), (f"One costs {p}: {multiply(n, p)}.",), n * p)
     if level == 2:
-        steps = (f"The {xs}: {multiply(n, p)}.", f"With {_a(y)}: {add(n * p, q)}.")
+        steps = [f"The {xs}: {multiply(n, p)}.", f"With {_a(y)}: {add(n * p, q)}."]
         return ask(rng, BASKET, fields, (n, p, q), steps, n * p + q)
     total = n * p + m * q
-    steps = (f"The {xs}: {multiply(n, p)}.", f"The {ys}: {multiply(m, q)}.", f"Together {add(n * p, m * q)}.")
+    steps = [f"The {xs}: {multiply(n, p)}.", f"The {ys}: {multiply(m, q)}.", f"Together {add(n * p, m * q)}."]
     if level == 3:
         paid = _note(total, rng)
-        steps = (*steps, f"Of {paid}: {subtract(paid, total)}.")
+        steps = [*steps, f"Of {paid}: {subtract(paid, total)}."]
         return ask(rng, CHANGE, {**fields, "paid": paid}, (n, p, m, q, paid), steps, paid - total)
     off = rng.randint(2, min(20, total - 1))
     paid = _note(total - off, rng)
-    steps = (*steps, f"Less {off}: {subtract(total, off)}.", f"Of {paid}: {subtract(paid, total - off)}.")
+    steps = [*steps, f"Less {off}: {subtract(total, off)}.", f"Of {paid}: {subtract(paid, total - off)}."]
     return ask(rng, DISCOUNT, {**fields, "off": off, "paid": paid}, (n, p, m, q, off, paid), steps, paid - total + off)
 
 
@@ -209,28 +218,26 @@ def _sharing(rng: random.Random, level: int) -> Draw:
     _, boxes = rng.choice(CONTAINERS)
     k = rng.randint(2, 9)
     each = rng.randint(2, (9, 30, 40, 12)[level - 1])
-    fields = {"xs": xs, "boxes": boxes, "name": rng.choice(NAMES), "k": k}
+    fields: dict[str, object] = {"xs": xs, "boxes": boxes, "name": rng.choice(NAMES), "k": k}
     if level <= 2:
         n = k * each
-        steps = (f"{n} {xs} for {k}: {divide(n, k)}.",)
+        steps = [f"{n} {xs} for {k}: {divide(n, k)}."]
         return ask(rng, EACH, {**fields, "n": n}, (n, k), steps, each)
     if level == 3:
         m = rng.randint(3, 30)
         n = k * each + m
-        steps = (f"To share: {subtract(n, m)}.", f"Each: {divide(n - m, k)}.")
+        steps = [f"To share: {subtract(n, m)}.", f"Each: {divide(n - m, k)}."]
         return ask(rng, EACH_AFTER, {**fields, "n": n, "m": m}, (n, m, k), steps, each)
     n, m, extra = rng.randint(3, 9), rng.randint(6, 19), rng.randint(2, 19)
     k = rng.randint(3, 9)
     total = n * m + extra
-    steps = (
+    steps = [
         f"In the {boxes}: {multiply(n, m)}.",
         f"All: {add(n * m, extra)}.",
         f"Each gets {total // k}, which uses {multiply(k, total // k)}.",
         f"Left over: {subtract(total, total - total % k)}.",
-    )
-    return ask(
-        rng, LEFT_OVER, {**fields, "k": k, "n": n, "m": m, "extra": extra}, (n, m, extra, k), steps, total % k
-    )
+    ]
+    return ask(rng, LEFT_OVER, {**fields, "k": k, "n": n, "m": m, "extra": extra}, (n, m, extra, k), steps, total % k)
 
 
 def _rates(rng: random.Random, level: int) -> Draw:
@@ -246,23 +253,23 @@ def _rates(rng: random.Random, level: int) -> Draw:
     if level == 2:
         t = rng.randint(2, 14)
         fields |= {"d": v * t, "v": v}
-        steps = (f"{v} km take one hour.", f"{v * t} / {v} = {t}, because {multiply(t, v)}.")
+        steps = [f"{v} km take one hour.", f"{v * t} / {v} = {t}, because {multiply(t, v)}."]
         return ask(rng, DURATION, fields, (v * t, v), steps, t)
     if level == 3:
         fields |= {"v": v, "t": t, "w": w, "u": u}
-        steps = (f"First {multiply(v, t)} km.", f"Then {multiply(w, u)} km.", f"In all {add(v * t, w * u)} km.")
+        steps = [f"First {multiply(v, t)} km.", f"Then {multiply(w, u)} km.", f"In all {add(v * t, w * u)} km."]
         return ask(rng, LEGS, fields, (v, t, w, u), steps, v * t + w * u)
     v, w, t = rng.randint(6, 60), rng.randint(6, 60), rng.randint(3, 19)
     total = v + w
     fields |= {"v": v, "w": w, "d": total * t}
-    steps = (f"Together they do {add(v, w)} in one.", f"{total * t} / {total} = {t}, because {multiply(t, total)}.")
+    steps = [f"Together they do {add(v, w)} in one.", f"{total * t} / {total} = {t}, because {multiply(t, total)}."]
     return ask(rng, TOGETHER, fields, (v, w, total * t), steps, t)
 
 
 def _compare(rng: random.Random, level: int) -> Draw:
     names = rng.sample(NAMES, 4)
     _, xs = rng.choice(THINGS)
-    fields: dict[str, object] = dict(zip(("name", "other", "third", "fourth"), names, strict=True)) | {"xs": xs}
+    fields: dict[str, object] = {"xs": xs, **dict(zip(("name", "other", "third", "fourth"), names, strict=True))}
     if level == 1:
         b = rng.randint(1, 30)
         a = b + rng.randint(1, 30)
@@ -272,30 +279,30 @@ def _compare(rng: random.Random, level: int) -> Draw:
     second = a + b
     if level == 2:
         fields |= {"a": a, "b": b}
-        steps = (f"{names[1]} has {add(a, b)}.", f"Together {add(a, second)}.")
+        steps = [f"{names[1]} has {add(a, b)}.", f"Together {add(a, second)}."]
         return ask(rng, MORE, fields, (a, b), steps, a + second)
     if level == 3:
         c = rng.randint(1, second - 1)
         fields |= {"a": a, "b": b, "c": c}
-        steps = (
+        steps = [
             f"{names[1]} has {add(a, b)}.",
             f"{names[2]} has {subtract(second, c)}.",
             f"First two: {add(a, second)}.",
             f"All three: {add(a + second, second - c)}.",
-        )
+        ]
         return ask(rng, CHAIN, fields, (a, b, c), steps, a + 2 * second - c)
     a, b = rng.randint(4, 25), rng.randint(2, 5)
     second = a * b
     c, d = rng.randint(1, second - 1), rng.randint(2, 30)
     third = second - c
     fields |= {"a": a, "b": b, "c": c, "d": d}
-    steps = (
+    steps = [
         f"{names[1]} has {multiply(b, a)}.",
         f"{names[2]} has {subtract(second, c)}.",
         f"{names[3]} has {add(third, d)}.",
         f"First two: {add(a, second)}. Last two: {add(third, third + d)}.",
         f"All: {add(a + second, 2 * third + d)}.",
-    )
+    ]
     return ask(rng, TIMES, fields, (a, b, c, d), steps, a + second + 2 * third + d)
 
 
@@ -327,7 +334,7 @@ def _missing(rng: random.Random, name: str, mean: int, values: list[int]) -> Dra
         total += value
     steps.append(f"Missing: {subtract(mean * len(values), total)}.")
     listed = ", ".join(map(str, known))
-    fields = {"name": name, "list": listed, "k": len(values), "mean": mean}
+    fields: dict[str, object] = {"name": name, "list": listed, "k": len(values), "mean": mean}
     return ask(rng, MISSING, fields, (mean, *sorted(known)), steps, last)
 
 

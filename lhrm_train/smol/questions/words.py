@@ -25,7 +25,7 @@ THINGS = tuple(
 )
 CONTAINERS = tuple(
     tuple(pair.split("/"))
-    for pair in "box/boxes bag/bags basket/baskets crate/crates tray/trays packet/packets jar/jars shelf/shelves".split()
+    for pair in "box/boxes bag/bags basket/baskets crate/crates tray/trays packet/packets jar/jars tin/tins".split()
 )
 COLOURS = tuple("red blue green yellow white black orange purple grey pink brown".split())
 CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -39,6 +39,15 @@ CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "instruments": tuple("violins drums flutes trumpets pianos guitars harps clarinets".split()),
         "pieces of furniture": tuple("tables chairs sofas beds desks wardrobes stools bookcases".split()),
     }
+)
+# More, less, most: of the same property.
+SCALES = (
+    ("taller", "shorter", "tallest", "shortest"),
+    ("older", "younger", "oldest", "youngest"),
+    ("faster", "slower", "fastest", "slowest"),
+    ("heavier", "lighter", "heaviest", "lightest"),
+    ("stronger", "weaker", "strongest", "weakest"),
+    ("richer", "poorer", "richest", "poorest"),
 )
 # By length, for spelling: no word has a letter outside a-z.
 WORDS = tuple(

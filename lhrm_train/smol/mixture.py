@@ -1,0 +1,59 @@
+"""The mixture of lhrm-smol's data: every count and share in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+Levels = Mapping[int, float]
+
+SEED = 6
+
+
+def _levels(one: float, two: float, three: float, four: float) -> Levels:
+    return MappingProxyType({1: one, 2: two, 3: three, 4: four})
+
+
+THINK_LEVELS = _levels(0.12, 0.22, 0.33, 0.33)
+DIRECT_LEVELS = _levels(0.65, 0.35, 0.0, 0.0)
+EVEN_LEVELS = _levels(0.25, 0.25, 0.25, 0.25)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Numbers of questions per file, their levels by weight, and shares of what stands around them."""
+
+    # HFT: reasoning on all levels, direct answers where no steps are needed, other questions in each.
+    think: int = 60_000
+    think_levels: Levels = THINK_LEVELS
+    direct: int = 24_000
+    direct_levels: Levels = DIRECT_LEVELS
+    chat_answers: int = 8  # of the base to one everyday prompt, at most
+    chat_think_share: float = 0.06  # of them also with a short plan before, so that think mode can chat
+    identity_repeats: int = 6  # one prompt about the model itself, each behind another conversation
+    # HGPO, and what reports are made on.
+    problems: int = 9_600
+    problem_levels: Levels = EVEN_LEVELS
+    chat_share: float = 0.2  # everyday prompts among HGPO's; each stands there several times
+    validation: int = 600
+    test: int = 1_760
+    # Around a question.
+    sentence_share: float = 0.35  # of numeric answers are a sentence
+    system_share: float = 0.12
+    turns_share: float = 0.12  # one or two easy questions with their answers go before
+
+    def scaled(self, scale: float) -> Mixture:
+        """Return the mixture with `scale` times as many questions per file, at least 20 each."""
+        names = ("think", "direct", "problems", "validation", "test")
+        return replace(self, **{name: max(20, round(getattr(self, name) * scale)) for name in names})
+
+
+SYSTEM_MESSAGES = (
+    "You are a helpful assistant.",
+    "You are lhrm-smol, a small assistant.",
+    "Answer briefly.",
+    "Be concise and correct.",
+    "You are a friendly tutor.",
+    "You help people with everyday questions.",
+)
