@@ -42,6 +42,7 @@ def written(tmp_path_factory, answers):
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("smol-base")
     model, fast = llama_tied()
+    model.config.max_position_embeddings = 4096  # its tokenizer makes many tokens of a word
     return init_base(str(save_base(folder / "raw", model, fast)), folder / "base", "tiny")
 
 
@@ -107,7 +108,7 @@ def test_no_test_question_is_in_training(written):
 
 
 def test_every_reference_is_right_by_its_own_scorer(written, base):
-    out, made = written
+    out, _ = written
     problems = read_problems(source(out, "prompts", "test", "validation"))
     judge = Judge(ChatTokenizer.load(base), load_config("smol").reward)
     judge.check(problems)
@@ -119,12 +120,14 @@ def test_every_reference_is_right_by_its_own_scorer(written, base):
     assert len(chat) == round(Mixture().scaled(SCALE).problems * Mixture().chat_share)
 
 
-def test_a_chat_prompt_that_comes_again_is_no_duplicate(tmp_path, answers):
-    made = write_data(tmp_path, answers, scale=0.8)["prompts"]
+def test_a_chat_prompt_that_comes_again_is_no_duplicate(tmp_path, answers, monkeypatch):
+    few = everyday.prompts_of("train")[:30]
+    monkeypatch.setattr("lhrm_train.smol.data.prompts_of", lambda split: few)
+    made = write_data(tmp_path, answers, scale=SCALE)["prompts"]
     chat = [row for row in made if row["kind"] == CHAT_KIND]
-    assert len(chat) > len(everyday.prompts_of("train"))
-    kept, report = clean(read_problems(source(tmp_path, "prompts")), source(tmp_path, "prompts"))
-    assert report.duplicates < 0.01 * len(kept)
+    assert len(chat) == 58
+    kept, _ = clean(read_problems(source(tmp_path, "prompts")), source(tmp_path, "prompts"))
+    assert sum(problem.kind == CHAT_KIND for problem in kept) > 50
 
 
 def test_some_questions_stand_in_a_conversation(written):
@@ -173,7 +176,7 @@ def test_without_answers_there_is_no_data(tmp_path):
 
 @pytest.mark.parametrize("recipe", ["smol", "smol-cpu"])
 def test_the_recipe_builds_on_the_files(written, base, recipe):
-    out, made = written
+    out, _ = written
     overrides = [f"base.path={base}", "hft.row_length=2048", "hgpo.row_length=2048"]
     for place, name in (("data", "hft"), ("prompts", "prompts"), ("test", "test")):
         overrides.append(f'{place}.files=["{out / name}.jsonl"]')

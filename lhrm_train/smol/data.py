@@ -59,7 +59,7 @@ def write_data(out: Path, answers_file: Path, seed: int = SEED, scale: float = 1
 
 
 def _conversation(mixture: Mixture, seed: int, split: str, part: str) -> Conversation:
-    easy = items(seed + 1, split, 60, {1: 1.0})
+    easy = items(seed + 1, split, 60, (1.0, 0.0, 0.0, 0.0))
     return Conversation(random.Random(f"smol-around-{seed}-{split}-{part}"), mixture, easy)
 
 

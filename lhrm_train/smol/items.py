@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -32,21 +32,22 @@ class Item:
     draw: Draw
 
 
-def items(seed: int, split: str, count: int, levels: Mapping[int, float]) -> list[Item]:
-    """Return `count` items of `split`, no question twice, the kinds evenly and the levels by weight.
+def items(seed: int, split: str, count: int, levels: Sequence[float]) -> list[Item]:
+    """Return `count` items of `split`, no question twice, the kinds evenly and the levels by their weights.
 
-    A kind and level whose questions are used up is left out from then on. Raises ItemError for an unknown split or
-    level, and where all are used up before there are `count`.
+    A kind and level whose questions are used up is left out from then on. Raises ItemError for an unknown split,
+    for weights that are not one per level, and where all are used up before there are `count`.
     """
     if split not in SPLITS:
         raise ItemError(f"split = {split!r}: one of {', '.join(SPLITS)}")
-    if unknown := levels.keys() - set(LEVELS):
-        raise ItemError(f"levels: {min(unknown)} is none of {', '.join(map(str, LEVELS))}")
+    if len(levels) != len(LEVELS):
+        raise ItemError(f"levels = {tuple(levels)}: one weight for each of {', '.join(map(str, LEVELS))}")
     return list(_items(random.Random(f"smol-{seed}-{split}"), split, count, levels))
 
 
-def _items(rng: random.Random, split: str, count: int, levels: Mapping[int, float]) -> Iterator[Item]:
-    cells = [(kind, level, levels[level]) for kind in KINDS.values() for level in levels if levels[level] > 0]
+def _items(rng: random.Random, split: str, count: int, levels: Sequence[float]) -> Iterator[Item]:
+    weights = [(level, weight) for level, weight in zip(LEVELS, levels, strict=True) if weight > 0]
+    cells = [(kind, level, weight) for kind in KINDS.values() for level, weight in weights]
     seen: set[str] = set()
     made = 0
     while made < count:

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
-Levels = Mapping[int, float]
+Levels = tuple[float, float, float, float]  # weights of the levels 1 to 4
 
 SEED = 6
-
-
-def _levels(one: float, two: float, three: float, four: float) -> Levels:
-    return MappingProxyType({1: one, 2: two, 3: three, 4: four})
-
-
-THINK_LEVELS = _levels(0.12, 0.22, 0.33, 0.33)
-DIRECT_LEVELS = _levels(0.65, 0.35, 0.0, 0.0)
-EVEN_LEVELS = _levels(0.25, 0.25, 0.25, 0.25)
 
 
 @dataclass(frozen=True)
@@ -26,15 +15,15 @@ class Mixture:
 
     # HFT: reasoning on all levels, direct answers where no steps are needed, other questions in each.
     think: int = 60_000
-    think_levels: Levels = THINK_LEVELS
+    think_levels: Levels = (0.12, 0.22, 0.33, 0.33)
     direct: int = 24_000
-    direct_levels: Levels = DIRECT_LEVELS
+    direct_levels: Levels = (0.65, 0.35, 0.0, 0.0)
     chat_answers: int = 8  # of the base to one everyday prompt, at most
     chat_think_share: float = 0.06  # of them also with a short plan before, so that think mode can chat
     identity_repeats: int = 6  # one prompt about the model itself, each behind another conversation
     # HGPO, and what reports are made on.
     problems: int = 9_600
-    problem_levels: Levels = EVEN_LEVELS
+    problem_levels: Levels = (0.25, 0.25, 0.25, 0.25)
     chat_share: float = 0.2  # everyday prompts among HGPO's; each stands there several times
     validation: int = 600
     test: int = 1_760

@@ -76,8 +76,8 @@ LEFT_OVER = Template(
         "as possible. How many {xs} are left over?",
         "{n} {boxes} hold {m} {xs} each; another {extra} {xs} lie beside them. {k} children divide all of them fairly. "
         "How many {xs} remain?",
-        "After a party there are {n} {boxes} of {m} {xs} each and {extra} loose {xs}. {k} guests take as many as they can, "
-        "each the same number. How many {xs} are left?",
+        "After a party there are {n} {boxes} of {m} {xs} each and {extra} loose {xs}. {k} guests take as many as they "
+        "can, each the same number. How many {xs} are left?",
     ),
     ("{answer} {xs} are left over.", "{answer} remain."),
 )
