@@ -1,6 +1,7 @@
 import hashlib
 import sys
 import zipfile
+from dataclasses import astuple
 
 import gguf
 import pytest
@@ -139,7 +140,9 @@ def test_perplexity_is_the_mean_over_answer_tokens(published, tmp_path):
         start = forced_prompt(tokenizer, prompt)
         ids = tokenizer.encode_text(answer)
         with torch.inference_mode():
-            logprobs = model(input_ids=torch.tensor([start + ids])).logits[0].float().log_softmax(-1)
+            logprobs = model(input_ids=torch.tensor([start + ids])).logits[0].float()
+            logprobs[:, list(astuple(tokenizer.tags))] = -torch.inf
+            logprobs = logprobs.log_softmax(-1)
         total -= sum(float(logprobs[len(start) + i - 1, token]) for i, token in enumerate(ids))
         count += len(ids)
     value, tokens = perplexity(base, data, Mode.NO_THINK)

@@ -1,6 +1,6 @@
 import json
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 
 import pytest
 
@@ -9,11 +9,12 @@ from lhrm_train.format import ChatTokenizer, Message
 from lhrm_train.init import init_base
 from lhrm_train.problems import Problem
 from lhrm_train.rewards.table import scorer
+from lhrm_train.samplers import load_for_evaluation
 from lhrm_train.smol import answers as answers_module
 from lhrm_train.smol import everyday
 from lhrm_train.smol.answers import AnswersError, Sampling, judged, read_answers, sample_answers
 from lhrm_train.smol.data import CHAT_SCORER
-from lhrm_train.smol.fluency import fault, fluent
+from lhrm_train.smol.fluency import fault, finished_part, fluent
 from lhrm_train.suite.mix import SPLITS
 from tests.bases import llama_tied, save_base
 
@@ -55,6 +56,15 @@ def test_everyday_prompts_about_one_thing_share_a_split():
     assert len({prompt.split for prompt in about_honey}) == 1
 
 
+def test_given_answers_follow_the_rules_and_are_not_sampled(base, tmp_path, monkeypatch):
+    given = [prompt for prompt in everyday.prompts() if prompt.answer]
+    assert {prompt.prompt for prompt in everyday.prompts() if prompt.group == "greeting"} <= {p.prompt for p in given}
+    assert [fault(prompt.prompt, prompt.answer) for prompt in given] == [""] * len(given)
+    monkeypatch.setattr(answers_module, "prompts", lambda: given)
+    assert not sample_answers(base, tmp_path / "answers.jsonl", SAMPLING)
+    assert not (tmp_path / "answers.jsonl").exists()
+
+
 def test_plans_name_groups_that_there_are():
     assert everyday.PLANS.keys() <= {prompt.group for prompt in everyday.prompts()}
 
@@ -80,6 +90,8 @@ def test_the_model_says_who_it_is():
         ("Hello. <|im_start|>user", "markup"),
         ("Fine.\nuser\nHow are you?", "markup"),
         ("Explain light to me.", "copy"),
+        ("Light to me!", "copy"),
+        ("Light.", ""),
         ("Stop.\nGo.\nStop.", "repetition"),
         ("one two three four, one two three four, one two three four.", "repetition"),
         ("one two three four, one two three four.", ""),
@@ -107,14 +119,38 @@ def test_completions_are_judged_by_their_text_and_ending(base):
     def ids(text):
         return [*tokenizer.encode_text(text), tokenizer.turn_end_id]
 
-    drawn = [ids("Good day."), ids(" Good day. "), ids("Good day.")[:-1], ids("Hi. I am SmolLM."), []]
+    long = "It is warm today, and the sun shines on all of the houses by the sea. The"
+    drawn = [ids("Good day."), ids(" Good day. "), ids("Good day.")[:-1], ids("Hi. I am SmolLM."), [], ids(long)[:-1]]
     accepted, rejected = judged("hello", drawn, tokenizer)
-    assert accepted == ["Good day."]
+    assert accepted == ["Good day.", long.removesuffix(" The")]
     assert rejected == {"again": 1, "cut": 2, "echo": 1}
 
 
+@pytest.mark.parametrize(
+    ("cut", "kept"),
+    [
+        ("One is here. Two is he", "One is here."),
+        (
+            "Here they are:\n\n1. Apples are red.\n2. Pears are green.\n3. Plums a",
+            "Here they are:\n\n1. Apples are red.\n2. Pears are green.",
+        ),
+        ("It has two parts. They are:\n- a", ""),
+        ("The first part is done.\n\nThese are the others:\n- a", "The first part is done."),
+        ("no end at all", ""),
+        ("", ""),
+    ],
+)
+def test_of_a_cut_answer_the_finished_part_is_left(cut, kept, monkeypatch):
+    monkeypatch.setattr("lhrm_train.smol.fluency.SHORTEST_PART", 10)
+    assert finished_part(cut) == kept
+
+
+def test_little_that_is_finished_is_nothing():
+    assert finished_part("Yes. And then the") == ""
+
+
 def test_an_interrupted_sampling_goes_on_and_gives_the_same(base, tmp_path, monkeypatch):
-    few = everyday.prompts()[:5]
+    few = [prompt for prompt in everyday.prompts() if not prompt.answer][:5]
     monkeypatch.setattr(answers_module, "prompts", lambda: few)
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     sample_answers(base, whole, SAMPLING, chunk=2, batch=4)
@@ -125,6 +161,26 @@ def test_an_interrupted_sampling_goes_on_and_gives_the_same(base, tmp_path, monk
     sample_answers(base, cut, SAMPLING, chunk=2, batch=4)
     assert cut.read_bytes() == whole.read_bytes()
     assert sum(sample_answers(base, cut, SAMPLING).values()) == 0
+
+
+def test_tags_are_never_sampled(base, tmp_path, monkeypatch):
+    tags = astuple(ChatTokenizer.load(base).tags)
+    drawn = []
+
+    def judge(prompt, completions, tokenizer):
+        drawn.extend(completions)
+        return judged(prompt, completions, tokenizer)
+
+    model, tokenizer = load_for_evaluation(base)
+    model.get_output_embeddings().weight.data[list(tags)] = 50.0  # they would be nearly all that is sampled
+    monkeypatch.setattr("lhrm_train.samplers.load_for_evaluation", lambda path: (model, tokenizer))
+    monkeypatch.setattr(answers_module, "judged", judge)
+    monkeypatch.setattr(
+        answers_module, "prompts", lambda: [prompt for prompt in everyday.prompts() if not prompt.answer][:3]
+    )
+    sample_answers(base, tmp_path / "answers.jsonl", SAMPLING)
+    assert len(drawn) == 6
+    assert not {token for ids in drawn for token in ids} & set(tags)
 
 
 def test_rows_of_other_settings_are_refused(base, tmp_path):

@@ -7,13 +7,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lhrm_train.format import ChatTokenizer, Message, encode_chat
 from lhrm_train.smol.everyday import Prompt, prompts
-from lhrm_train.smol.fluency import fault
+from lhrm_train.smol.fluency import fault, finished_part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,8 +34,8 @@ class Sampling:
 
     model: str
     samples: int = 8
-    temperature: float = 0.7
-    max_new_tokens: int = 200
+    temperature: float = 0.4
+    max_new_tokens: int = 160
     seed: int = 0
 
 
@@ -47,7 +47,7 @@ def read_answers(path: Path) -> Answers:
 
 
 def sample_answers(base: Path, out: Path, sampling: Sampling, *, chunk: int = 64, batch: int = 64) -> Counter[str]:
-    """Append to `out` one row for every prompt that has none yet, `chunk` prompts at a time.
+    """Append to `out` one row for every prompt without an answer that has no row yet, `chunk` prompts at a time.
 
     A row holds the prompt, its accepted `answers`, how many were `rejected` for what, and the `sampling`. Returns
     how many answers were accepted or rejected now. Raises AnswersError when `out` holds other settings, FormatError
@@ -56,7 +56,8 @@ def sample_answers(base: Path, out: Path, sampling: Sampling, *, chunk: int = 64
     from lhrm_train.samplers import load_for_evaluation
 
     done = _done(out, sampling)
-    missing = [prompt for prompt in prompts() if prompt.prompt not in done]
+    asked = [prompt for prompt in prompts() if not prompt.answer]
+    missing = [prompt for prompt in asked if prompt.prompt not in done]
     lm, tokenizer = load_for_evaluation(base)
     out.parent.mkdir(parents=True, exist_ok=True)
     total: Counter[str] = Counter()
@@ -71,7 +72,7 @@ def sample_answers(base: Path, out: Path, sampling: Sampling, *, chunk: int = 64
         if time.monotonic() - said > REPORT_EVERY_S or start + chunk >= len(missing):
             said = time.monotonic()
             finished = len(done) + start + len(part)
-            print(f"answers: {finished}/{len(prompts())} prompts, {said - began:.0f} s, {dict(total)}", file=sys.stderr)
+            print(f"answers: {finished}/{len(asked)} prompts, {said - began:.0f} s, {dict(total)}", file=sys.stderr)
     return total
 
 
@@ -115,7 +116,9 @@ def _sampled(
         for prompt in part
         for _ in range(sampling.samples)
     ]
-    drawn = generate(lm, tokenizer, asked, sampling.temperature, sampling.max_new_tokens, batch)
+    # The rows of the tags are untrained, and would win over words.
+    banned = astuple(tokenizer.tags)
+    drawn = generate(lm, tokenizer, asked, sampling.temperature, sampling.max_new_tokens, batch, banned)
     rows = []
     for number, prompt in enumerate(part):
         own = drawn[number * sampling.samples : (number + 1) * sampling.samples]
@@ -128,13 +131,17 @@ def _sampled(
 def judged(
     prompt: str, completions: Sequence[Sequence[int]], tokenizer: ChatTokenizer
 ) -> tuple[list[str], Counter[str]]:
-    """Return the answers that break no rule, each once, and how many break which rule or come again."""
+    """Return the answers that break no rule, each once, and how many break which rule or come again.
+
+    Of an answer that was cut the finished part counts.
+    """
     accepted: list[str] = []
     rejected: Counter[str] = Counter()
     for ids in completions:
         ended = bool(ids) and ids[-1] == tokenizer.turn_end_id
         text = tokenizer.decode(ids[:-1] if ended else ids).strip()
-        why = fault(prompt, text) if ended else "cut"
+        text = text if ended else finished_part(text)
+        why = fault(prompt, text) if text or ended else "cut"
         if not why and text in accepted:
             why = "again"
         if why:

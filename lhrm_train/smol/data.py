@@ -78,9 +78,10 @@ def _demonstrations(mixture: Mixture, answers: Answers, seed: int) -> list[Row]:
         for answer in answers.get(prompt.prompt, ())[: mixture.chat_answers]:
             plan = prompt.plan if rng.random() < mixture.chat_think_share else ""
             rows.append(_said(place.around(prompt.prompt), answer, plan))
-    for question, answer in IDENTITY.items():
+    given = {prompt.prompt: prompt.answer for prompt in prompts_of("train") if prompt.answer}
+    for question, answer in {**IDENTITY, **given}.items():
         rows.append(_said(_bare(question), answer, ""))
-        rows += [_said(place.around(question, always=True), answer, "") for _ in range(mixture.identity_repeats)]
+        rows += [_said(place.around(question, always=True), answer, "") for _ in range(mixture.given_repeats)]
     rng.shuffle(rows)
     return rows
 

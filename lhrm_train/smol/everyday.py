@@ -1,7 +1,7 @@
 """Everyday prompts: greetings, questions, small writing tasks; the answers come from the base itself.
 
 `everyday.jsonl` beside this file holds them, one a line: `group`, `prompt`, and `key`, which names what the prompt is
-about, so that two ways to ask one thing share a split.
+about, so that two ways to ask one thing share a split. Greetings and the like come with an `answer`.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ IDENTITY: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Prompt:
-    """One everyday prompt."""
+    """One everyday prompt; `answer` is given where the base would hardly find a sensible one."""
 
     group: str
     key: str
     prompt: str
+    answer: str = ""
 
     @property
     def split(self) -> str:

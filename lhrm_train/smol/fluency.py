@@ -8,6 +8,8 @@ from collections import Counter
 from lhrm_train.problems import Problem
 
 SHORTEST, LONGEST = 2, 900  # characters
+SHORTEST_PART = 60  # characters that must be left of an answer that was cut
+SHORTEST_COPY = 2  # words
 REPEATED_WORDS = 4  # a run of so many words may not occur three times
 MOST_SAME_LINES = 1
 # A base that speaks of itself, of its makers or of its instructions.
@@ -31,11 +33,23 @@ def fault(prompt: str, answer: str) -> str:
         return "markup"
     if ECHO.search(text) and not ECHO.search(prompt):
         return "echo"
-    if _same_words(text) == _same_words(prompt):
+    if _copied(prompt, text):
         return "copy"
     if _repeats(text):
         return "repetition"
     return "" if _finished(text) else "unfinished"
+
+
+def finished_part(text: str) -> str:
+    """Return an answer that was cut, up to its last whole list item or sentence; empty where hardly any is left."""
+    lines = text.splitlines() or [""]
+    last = lines.pop()
+    if not _LIST_ITEM.match(last):
+        lines.append(last[: max(last.rfind(mark) for mark in (". ", "! ", "? ")) + 1])
+    while lines and (not lines[-1].strip() or lines[-1].rstrip().endswith(":")):
+        lines.pop()  # what was to be followed by a list
+    part = "\n".join(lines).strip()
+    return part if len(part) >= SHORTEST_PART else ""
 
 
 def fluent(problem: Problem, answer: str) -> float:
@@ -51,6 +65,12 @@ def _finished(text: str) -> bool:
     last = text.splitlines()[-1]
     short = len(_WORD.findall(text)) <= 6 and "," not in text
     return bool(_FINISHED.search(last) or _LIST_ITEM.match(last) or short)
+
+
+def _copied(prompt: str, text: str) -> bool:
+    """An answer of some words that is the prompt or a part of it; a word of the prompt may be its answer."""
+    words = _same_words(text)
+    return len(words) >= SHORTEST_COPY and f" {' '.join(words)} " in f" {' '.join(_same_words(prompt))} "
 
 
 def _same_words(text: str) -> list[str]:

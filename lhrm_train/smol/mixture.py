@@ -20,7 +20,7 @@ class Mixture:
     direct_levels: Levels = (0.65, 0.35, 0.0, 0.0)
     chat_answers: int = 8  # of the base to one everyday prompt, at most
     chat_think_share: float = 0.06  # of them also with a short plan before, so that think mode can chat
-    identity_repeats: int = 6  # one prompt about the model itself, each behind another conversation
+    given_repeats: int = 4  # of a greeting or a question about the model itself, each behind another conversation
     # HGPO, and what reports are made on.
     problems: int = 9_600
     problem_levels: Levels = (0.25, 0.25, 0.25, 0.25)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import astuple
 from pathlib import Path
 
 from lhrm_train.format import Message, Mode, encode_chat
@@ -13,7 +14,8 @@ def perplexity(checkpoint: Path, data: Path, mode: Mode | None, batch: int = 16)
     """Return the perplexity per answer token and the number of these tokens.
 
     `data` has a `prompt` and an `answer` in each line. With `mode` its opening tag stands before the answer, as in a
-    trained model's own answers; None is for a base. Tags and the end of turn are not counted. Raises FormatError when
+    trained model's own answers; None is for a base. Tags and the end of turn are not counted, and tags are no
+    candidates, because those of a base are untrained. Raises FormatError when
     `checkpoint` is none, ValueError for data without answers.
     """
     import torch
@@ -42,6 +44,7 @@ def perplexity(checkpoint: Path, data: Path, mode: Mode | None, batch: int = 16)
         # Padding stands on the right, so no answer token sees it.
         with torch.inference_mode():
             logits_BTV = lm(input_ids=ids_BT.to(lm.device)).logits[:, :-1].float()
+            logits_BTV[..., list(astuple(tokenizer.tags))] = -math.inf
         targets = target_BT[:, 1:].to(lm.device)
         total += float(torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), targets.flatten(), reduction="sum"))
         count += int((targets >= 0).sum())
