@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 import pytest
-from conftest import NANO, ROOT
+from conftest import ROOT
 from fastapi import FastAPI
 from gateway_fixtures import load_tokenizer
 from lhrm_server.cli import ModelNotFoundError, find_model, parse_arguments

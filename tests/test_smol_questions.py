@@ -1,10 +1,12 @@
 import ast
 import random
+import re
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from conftest import ROOT
 
 from lhrm_train.problems import Problem
 from lhrm_train.rewards.exact import exact
@@ -207,9 +209,14 @@ def test_what_cannot_be_drawn_is_an_error(monkeypatch):
         items(1, "test", 5000, (1.0, 0.0, 0.0, 0.0))
 
 
-def test_generators_do_not_use_the_checker():
-    from conftest import ROOT
+def test_nothing_else_imports_the_package():
+    imported = re.compile(r"^\s*(?:from|import) lhrm_train\.smol", re.MULTILINE)
+    users = {path.parent for path in ROOT.glob("[a-z]*/**/*.py") if imported.search(path.read_text())}
+    own = {ROOT / "lhrm_train/smol", ROOT / "lhrm_train/smol/questions", ROOT / "tests"}
+    assert users == own
 
+
+def test_generators_do_not_use_the_checker():
     for path in (ROOT / "lhrm_train/smol/questions").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:

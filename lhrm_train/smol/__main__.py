@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", type=int, default=SEED)
         if name != "data":
             command.add_argument("--samples", type=int, default=8, help="answers sampled per everyday prompt")
-            command.add_argument("--batch", type=int, default=64, help="answers sampled at once; a GPU takes 1024")
+            command.add_argument("--batch", type=int, help="answers sampled at once; default: 64, on a GPU 1024")
         if name != "answers":
             command.add_argument("--scale", type=float, default=1.0, help="factor on the number of questions")
     delta = commands.add_parser("delta", help="make the committed delta of a trained checkpoint")
@@ -51,14 +51,15 @@ def _base(arguments: argparse.Namespace) -> Path:
 
 
 def _answers(arguments: argparse.Namespace, base: Path) -> str:
+    import torch
+
     from lhrm_train.format import Manifest
     from lhrm_train.smol.answers import Sampling, sample_answers
 
     sampling = Sampling(Manifest.load(base).base_model or "", samples=arguments.samples, seed=arguments.seed)
     out = arguments.work / "answers.jsonl"
-    total = sample_answers(
-        base, out, sampling, chunk=max(16, arguments.batch // arguments.samples), batch=arguments.batch
-    )
+    batch = arguments.batch or (1024 if torch.cuda.is_available() else 64)
+    total = sample_answers(base, out, sampling, chunk=max(16, batch // arguments.samples), batch=batch)
     return f"answers={out} " + " ".join(f"{name}={count}" for name, count in sorted(total.items()))
 
 
