@@ -125,6 +125,8 @@ def test_the_command_makes_everything(published, tmp_path, monkeypatch, capsys):
     assert "kept=0.99" in capsys.readouterr().out
     assert called(monkeypatch, *work, "data", "--base", str(tmp_path / "nowhere")) == 1
     assert "not an LHRM checkpoint" in capsys.readouterr().err
+    assert called(monkeypatch, "--work", str(tmp_path / "new"), "data", "--base", str(base)) == 1
+    assert "make it with `python -m lhrm_train.smol answers`" in capsys.readouterr().err
 
 
 def test_perplexity_is_the_mean_over_answer_tokens(published, tmp_path):

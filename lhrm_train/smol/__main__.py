@@ -68,9 +68,8 @@ def _data(arguments: argparse.Namespace, base: Path) -> str:
     from lhrm_train.smol.data import write_data
     from lhrm_train.smol.table import data_table, total_tokens
 
-    out = arguments.work / "data"
+    out, tokenizer = arguments.work / "data", ChatTokenizer.load(base)
     made = write_data(out, arguments.work / "answers.jsonl", arguments.seed, arguments.scale)
-    tokenizer = ChatTokenizer.load(base)
     return f"{data_table(made, tokenizer)}\n\ndata={out} hft_tokens={total_tokens(made['hft'], tokenizer)}"
 
 
