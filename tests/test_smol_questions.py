@@ -107,6 +107,30 @@ def test_a_false_step_in_words_is_refused(form):
 
 
 @pytest.mark.parametrize(
+    ("name", "form", "old", "new", "why"),
+    [
+        ("letters", "letter_count", " (1)", " (2)", "wrong count behind"),
+        ("letters", "letter_count", ": ", ": x, ", "wrong spelling"),
+        ("letters", "vowel_count", " (2)", "", "wrong count behind"),
+        ("objects", "above_count", " no", " yes", "wrong verdict"),
+        ("objects", "above_count", "yes (1), ", "yes (1), 3 no, ", "other numbers"),
+        ("objects", "category_count", "The ", "The odd ", "wrong list"),
+        ("truth", "count_true", ": true", ": false", "wrong verdicts"),
+        ("truth", "claim", ": true", ": false", "wrong verdicts"),
+        ("sorting", "kth", "smallest is ", "smallest is 1", "wrong step"),
+        ("dates", "date_after", "30 days:", "32 days:", "does not have 32 days"),
+        ("units", "convert", " is 60 ", " is 61 ", "wrong unit"),
+    ],
+)
+def test_a_false_word_in_a_trace_is_refused(name, form, old, new, why):
+    rng = random.Random(3)
+    draws = (KINDS[name].draw(rng, level) for _ in range(500) for level in LEVELS)
+    draw = next(draw for draw in draws if draw.form == form and old in draw.trace)
+    with pytest.raises(TraceError, match=why):
+        verify(replace(draw, trace=draw.trace.replace(old, new, 1)))
+
+
+@pytest.mark.parametrize(
     ("question", "form", "answer"),
     [
         ("Tom buys 3 pens at $4 each and 2 cups at $5 each, and pays with $30. How much?", "change", "8"),
@@ -221,7 +245,12 @@ def test_generators_do_not_use_the_checker():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
                 assert not node.module.startswith(
-                    ("lhrm_train.smol.rules", "lhrm_train.smol.text_rules", "lhrm_train.smol.verify")
+                    (
+                        "lhrm_train.smol.rules",
+                        "lhrm_train.smol.text_rules",
+                        "lhrm_train.smol.trace_rules",
+                        "lhrm_train.smol.verify",
+                    )
                 )
 
 

@@ -78,26 +78,23 @@ def _sequence(question: str) -> Number:
     return values[-1] + differences[-1] + growth.pop()
 
 
-def _units(question: str) -> tuple[list[str], int]:
-    names = list(dict.fromkeys(_UNIT.findall(question)))
-    return names, _PER[frozenset(names)]
+def unit_factor(question: str) -> int:
+    """Return how many of the smaller unit in `question` make one of the larger."""
+    return _PER[frozenset(_UNIT.findall(question))]
 
 
 def _convert(question: str) -> Number:
-    _, factor = _units(question)
-    return numbers_in(question)[0] * factor
+    return numbers_in(question)[0] * unit_factor(question)
 
 
 def _convert_sum(question: str) -> Number:
-    _, factor = _units(question)
     large, small = numbers_in(question)
-    return large * factor + small
+    return large * unit_factor(question) + small
 
 
 def _convert_gap(question: str) -> Number:
-    _, factor = _units(question)
     n, m, k, j = numbers_in(question)
-    return (n - k) * factor + m - j
+    return (n - k) * unit_factor(question) + m - j
 
 
 def _days_between(question: str) -> Number:

@@ -12,6 +12,7 @@ from lhrm_train.smol.equations import false_equation
 from lhrm_train.smol.questions.base import Draw
 from lhrm_train.smol.rules import NUMBER_RULES, numbers_in
 from lhrm_train.smol.text_rules import TEXT_RULES
+from lhrm_train.smol.trace_rules import TRACE_RULES
 
 
 class TraceError(ValueError):
@@ -20,7 +21,13 @@ class TraceError(ValueError):
 
 def verify(draw: Draw) -> None:
     """Check `draw`. Raises TraceError naming its form, what is wrong, question, trace and answer."""
-    problem = false_equation(draw.trace) or _wrong_ending(draw) or _wrong_answer(draw) or _wrong_sentence(draw)
+    problem = (
+        false_equation(draw.trace)
+        or _wrong_ending(draw)
+        or _wrong_answer(draw)
+        or _wrong_words(draw)
+        or _wrong_sentence(draw)
+    )
     if problem:
         raise TraceError(f"{draw.form}: {problem}: {draw.question!r} {draw.trace!r} {draw.answer!r}")
 
@@ -36,6 +43,11 @@ def _wrong_answer(draw: Draw) -> str | None:
         expected = str(rule(draw.question))
         return None if draw.answer == expected else f"the answer is {expected}"
     return TEXT_RULES[draw.form](draw.question, draw.trace, draw.answer)
+
+
+def _wrong_words(draw: Draw) -> str | None:
+    rule = TRACE_RULES.get(draw.form)
+    return rule(draw.question, draw.trace) if rule else None
 
 
 def _wrong_sentence(draw: Draw) -> str | None:
