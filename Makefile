@@ -14,7 +14,8 @@ BIN := .venv/bin
 SETUP := $(PYTHON) setup/setup_env.py --device $(DEVICE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve check test test-remote test-clients train-nano eval-nano loadtest bench-gateway bench-savings clean
+.PHONY: help setup setup-dev serve check test test-remote test-clients train-nano eval-nano smol smol-data loadtest \
+        bench-gateway bench-savings clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -47,6 +48,12 @@ train-nano: setup ## train the nano from nothing, in runs/nano
 
 eval-nano: setup ## evaluate models/lhrm-nano on the test split
 	$(BIN)/python -m lhrm_train eval --model models/lhrm-nano --data suite --out runs/eval-nano
+
+smol: setup-dev ## make models/lhrm-smol from its published base and the committed delta
+	$(BIN)/python -m lhrm_train.smol build
+
+smol-data: setup-dev ## make the base and all data that lhrm-smol is trained on, in runs/smol
+	$(BIN)/python -m lhrm_train.smol prepare
 
 loadtest: setup ## the same prompts in every mode against a running server
 	$(BIN)/python -m lhrm_loadtest run --base-url "http://$(HOST):$(PORT)"

@@ -52,10 +52,11 @@ def generate(
     temperature: float,
     max_new_tokens: int,
     batch: int = 64,
+    banned: Sequence[int] = (),
 ) -> list[list[int]]:
     """Complete every prompt; a completion ends with the end of turn or at `max_new_tokens`.
 
-    Temperature 0 is greedy. Randomness comes from torch's global generator.
+    Ids in `banned` are never sampled. Temperature 0 is greedy. Randomness comes from torch's global generator.
     """
     end = tokenizer.turn_end_id
     config = GenerationConfig(
@@ -63,6 +64,7 @@ def generate(
         eos_token_id=end,
         pad_token_id=end,
         do_sample=temperature > 0,
+        suppress_tokens=list(banned) or None,
         **({"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}),
     )
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))

@@ -1,0 +1,51 @@
+"""Perplexity of answers that somebody else gave: how far a model has moved from its base's way of talking."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import astuple
+from pathlib import Path
+
+from lhrm_train.format import Message, Mode, encode_chat
+
+
+def perplexity(checkpoint: Path, data: Path, mode: Mode | None, batch: int = 16) -> tuple[float, int]:
+    """Return the perplexity per answer token and the number of these tokens.
+
+    `data` has a `prompt` and an `answer` in each line. With `mode` its opening tag stands before the answer, as in a
+    trained model's own answers; None is for a base. Tags and the end of turn are not counted, and tags are no
+    candidates, because those of a base are untrained. Raises FormatError when
+    `checkpoint` is none, ValueError for data without answers.
+    """
+    import torch
+
+    from lhrm_train.samplers import load_for_evaluation
+
+    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    if not rows:
+        raise ValueError(f"{data}: holds no answers")
+    lm, tokenizer = load_for_evaluation(checkpoint)
+    pairs = [
+        (encode_chat(tokenizer, (Message("user", row["prompt"]),), mode), tokenizer.encode_text(row["answer"]))
+        for row in rows
+    ]
+    pairs.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
+    total, count = 0.0, 0
+    for start in range(0, len(pairs), batch):
+        part = pairs[start : start + batch]
+        width = max(len(prompt) + len(answer) for prompt, answer in part)
+        ids_BT = torch.full((len(part), width), tokenizer.turn_end_id)
+        target_BT = torch.full((len(part), width), -100)
+        for b, (prompt, answer) in enumerate(part):
+            end = len(prompt) + len(answer)
+            ids_BT[b, :end] = torch.tensor(prompt + answer)
+            target_BT[b, len(prompt) : end] = torch.tensor(answer)
+        # Padding stands on the right, so no answer token sees it.
+        with torch.inference_mode():
+            logits_BTV = lm(input_ids=ids_BT.to(lm.device)).logits[:, :-1].float()
+            logits_BTV[..., list(astuple(tokenizer.tags))] = -math.inf
+        targets = target_BT[:, 1:].to(lm.device)
+        total += float(torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), targets.flatten(), reduction="sum"))
+        count += int((targets >= 0).sum())
+    return math.exp(total / count), count

@@ -1,0 +1,80 @@
+"""Names, things and words that the questions are told with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from types import MappingProxyType
+
+NAMES = tuple(
+    "Ada Ali Amir Anna Ben Bea Carla Chen Clara Dana David Elif Emma Erik Eva Fatima Felix Grace Hana Hugo Ida Ines "
+    "Ivan Jack Jana Joao Jonas Kai Kofi Lara Leo Lena Liam Lucy Maria Marta Max Maya Mei Milo Nadia Nina Noah Nora "
+    "Omar Oscar Paula Pedro Priya Rosa Sam Sara Sofia Tara Theo Tom Uma Vera Yara Zoe".split()
+)
+# One and several of a thing that is bought, held or counted.
+THINGS = tuple(
+    tuple(pair.split("/"))
+    for pair in (
+        "apple/apples pencil/pencils book/books ticket/tickets mug/mugs candle/candles notebook/notebooks ball/balls "
+        "card/cards sticker/stickers coin/coins shell/shells button/buttons stamp/stamps marble/marbles bottle/bottles "
+        "cookie/cookies muffin/muffins orange/oranges pear/pears lemon/lemons egg/eggs rose/roses brick/bricks "
+        "toy/toys kite/kites bead/beads sandwich/sandwiches hat/hats scarf/scarves lamp/lamps chair/chairs "
+        "plate/plates spoon/spoons brush/brushes magnet/magnets postcard/postcards puzzle/puzzles badge/badges "
+        "peach/peaches"
+    ).split()
+)
+CONTAINERS = tuple(
+    tuple(pair.split("/"))
+    for pair in "box/boxes bag/bags basket/baskets crate/crates tray/trays packet/packets jar/jars tin/tins".split()
+)
+COLOURS = tuple("red blue green yellow white black orange purple grey pink brown".split())
+CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "fruits": tuple("apples pears bananas plums cherries mangoes lemons peaches grapes oranges".split()),
+        "tools": tuple("hammers saws pliers drills wrenches screwdrivers chisels files".split()),
+        "animals": tuple("cats dogs horses rabbits goats ducks sheep foxes owls mice".split()),
+        "clothes": tuple("shirts hats scarves socks coats gloves skirts jackets".split()),
+        "vehicles": tuple("cars buses bicycles trucks trams motorbikes vans tractors".split()),
+        "vegetables": tuple("carrots onions potatoes leeks cabbages turnips cucumbers radishes".split()),
+        "instruments": tuple("violins drums flutes trumpets pianos guitars harps clarinets".split()),
+        "pieces of furniture": tuple("tables chairs sofas beds desks wardrobes stools bookcases".split()),
+    }
+)
+# More, less, most: of the same property.
+SCALES = (
+    ("taller", "shorter", "tallest", "shortest"),
+    ("older", "younger", "oldest", "youngest"),
+    ("faster", "slower", "fastest", "slowest"),
+    ("heavier", "lighter", "heaviest", "lightest"),
+    ("stronger", "weaker", "strongest", "weakest"),
+    ("richer", "poorer", "richest", "poorest"),
+)
+# By length, for spelling: no word has a letter outside a-z.
+WORDS = tuple(
+    """
+    cat dog sun map cup hat pen bus key ice oak egg fan jar lip net owl pig rug tea van web zip arm bee cow
+    lamp tree fish bird moon star rain snow wind leaf frog bear wolf ship road door book milk rice salt corn gold
+    iron wood sand hill lake pond farm gate wall roof desk bell drum kite ring shoe sock coat belt nest seed
+    apple bread chair cloud dance eagle field grape house juice knife lemon mouse night ocean paper queen river
+    sheep table uncle voice water youth zebra beach brush candy daisy earth flute glass honey ivory jelly koala
+    basket bottle bridge butter button camera candle carpet castle cheese cherry circle coffee cookie cotton
+    dinner doctor dragon engine family finger flower forest garden guitar hammer island jacket jungle kitten
+    ladder letter lizard marble market mirror monkey needle office orange pencil pepper pillow planet pocket
+    rabbit ribbon rocket saddle school season shadow silver spider spring street summer teapot temple ticket
+    tomato tunnel turtle violet wallet window winter yellow balloon banana blanket cabbage captain chicken
+    compass country curtain dolphin evening feather giraffe hallway holiday journey kitchen lantern library
+    morning message musician mountain necklace notebook painting parallel passenger penguin pyramid railway
+    rainbow sandwich scissors shoulder squirrel teacher thunder village vitamin volcano weather whisper
+    adventure alligator blueberry breakfast butterfly calendar carpenter chocolate committee crocodile
+    dictionary elephant excellent favourite fireplace happiness hospital important lighthouse locomotive
+    medicine millimetre motorcycle mushroom newspaper orchestra pineapple population restaurant satellite
+    strawberry successful telephone television tomorrow toothbrush umbrella university vegetable waterfall
+    wonderful assessment bookkeeper connection independent possession raspberry
+    """.split()
+)
+
+
+def two_names(rng: random.Random) -> tuple[str, str]:
+    """Draw two different names."""
+    first, second = rng.sample(NAMES, 2)
+    return first, second
