@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from .checkpoint_sampling import checkpoint_sampling
+from .checkpoint_sampling import FIELDS, checkpoint_sampling
 from .engine import (
     EngineDeadError,
     EngineError,
@@ -266,17 +266,7 @@ def _engine_arguments(options: VllmOptions, on_cpu: bool) -> dict[str, Any]:
 
 
 def _chosen(sampling: Sampling) -> dict[str, Any]:
-    names = (
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "seed",
-    )
-    return {name: value for name in names if (value := getattr(sampling, name)) is not None}
+    return {name: value for name in (*FIELDS, "seed") if (value := getattr(sampling, name)) is not None}
 
 
 def _listed(ids: Sequence[int] | None) -> list[int] | None:
