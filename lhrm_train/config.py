@@ -111,7 +111,7 @@ class HFTConfig(Settings):
     parentheses).
     """
 
-    steps: Count = 3400
+    steps: Count = 3500
     epochs: NotNegative = 0.0  # (3) passes over a finite data set; above 0 it replaces `steps`
     rows: Count = 24  # packed rows per micro-batch
     accumulation: Count = 1  # micro-batches per update
@@ -218,7 +218,7 @@ class HGPOConfig(Settings):
 class EvalConfig(Settings):
     """Evaluation and Hybrid Accuracy."""
 
-    prompts: Pair = 2400  # half as many for validation
+    prompts: Pair = 2000  # half as many for validation
     samples: Count = 8
     temperature: NotNegative = 1.0
     margin: Share = 0.2
@@ -226,7 +226,7 @@ class EvalConfig(Settings):
     seed: Seed = 20_001
     split: Split = "test"
     context_questions: Count = 500
-    hft_samples: Count = 4  # per mode, for the checkpoint before HGPO
+    hft_samples: Count = 2  # per mode, for the checkpoint before HGPO
     validation_samples: Count = 4  # per mode, on half as many prompts
     batch: Count = 64  # completions that are sampled together, without a server; a GPU takes more
     chunk: Count = 32  # prompts between two writes; a killed evaluation loses at most one chunk

@@ -18,12 +18,20 @@ CHAIN_STEPS = {1: 1, 2: 3, 3: 4, 4: 6, 5: 8}
 
 # Two-digit sums and products can half be learned by heart, so they are only a part of level 2.
 TWO_DIGIT_SUMS, TWO_DIGIT_PRODUCTS = 0.15, 0.3
-# Sums of two numbers that are not equally long.
-MIXED_LENGTHS = 0.3
+# Sums of two numbers that are not equally long; a single digit is added to a long number in a few of them only, because
+# such a sum is often right without a scratchpad, and often not.
+MIXED_LENGTHS, MIXED_WITH_ONE_DIGIT = 0.3, 0.15
 
 
 def _digits(rng: random.Random, level: int, two: float) -> int:
     return rng.choices((2, 3), (two, 1 - two))[0] if level == 2 else level
+
+
+def _other_digits(rng: random.Random, digits: int) -> int:
+    """Draw the length of the number that is added to one of `digits` digits."""
+    if digits == 1 or rng.random() >= MIXED_LENGTHS:
+        return digits
+    return 1 if digits == 2 or rng.random() < MIXED_WITH_ONE_DIGIT else rng.randrange(2, digits)
 
 
 def _named_digits(value: int) -> str:
@@ -34,8 +42,7 @@ def _named_digits(value: int) -> str:
 
 def _add(rng: random.Random, level: int) -> Draw:
     digits = _digits(rng, level, TWO_DIGIT_SUMS)
-    a = number(rng, digits)
-    b = number(rng, rng.randrange(1, digits) if digits > 1 and rng.random() < MIXED_LENGTHS else digits)
+    a, b = number(rng, digits), number(rng, _other_digits(rng, digits))
     if rng.random() < 0.5:
         a, b = b, a
     carry, steps = 0, []

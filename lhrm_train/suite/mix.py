@@ -47,18 +47,18 @@ WORKLOAD: dict[str, float] = {
 }
 # What HFT sees: the same kinds, with more of those that take longer to learn.
 CURRICULUM: dict[str, float] = {
-    "smalltalk": 0.02,
-    "facts": 0.05,
-    "reverse": 0.09,
+    "smalltalk": 0.03,
+    "facts": 0.06,
+    "reverse": 0.11,
     "letter": 0.04,
     "count": 0.03,
-    "extreme": 0.08,
+    "extreme": 0.09,
     "parity": 0.03,
-    "add": 0.19,
-    "multiply": 0.12,
+    "add": 0.17,
+    "multiply": 0.11,
     "chain": 0.10,
     "cups": 0.10,
-    "story": 0.15,
+    "story": 0.13,
 }
 # HFT also sees more of the sums to know by heart and of the levels with long traces.
 CURRICULUM_LEVELS = {1: 1.3, 2: 0.8, 3: 1.0, 4: 1.2, 5: 1.5}
@@ -73,7 +73,7 @@ SYSTEM_MESSAGES = (
 )
 CONTEXT_SHARE = 0.28
 # HFT learns the kinds from bare questions first, and to find the question in a conversation once it can answer it.
-EARLY_SHARE, EARLY_CONTEXT_SHARE, LATE_CONTEXT_SHARE = 0.4, 0.08, 0.42
+EARLY_SHARE, EARLY_CONTEXT_SHARE, LATE_CONTEXT_SHARE = 0.4, 0.08, 0.46
 SPLITS = ("train", "validation", "test")
 # Open questions in a row that were drawn before; then the kinds asked for are as good as used up.
 MOST_REPEATS = 10_000
@@ -142,7 +142,7 @@ def _context(rng: random.Random, style: str, split: str) -> list[Message]:
     if style in ("system", "system+turns"):
         messages.append(Message("system", rng.choice(SYSTEM_MESSAGES)))
     if style in ("turns", "system+turns"):
-        for _ in range(rng.choices((1, 2), (0.4, 0.6))[0]):
+        for _ in range(rng.choices((1, 2), (0.3, 0.7))[0]):
             kind, level = _pick(rng, WORKLOAD)
             earlier = _draw_in_split(rng, kind, level, split)
             messages += [Message("user", earlier.question), Message("assistant", earlier.answer)]

@@ -12,8 +12,8 @@ CUP_PHRASES = (
     "The ball is in cup {}. Swap {}. Where is the ball?",
     "A ball is under cup {}. Swap {}. Which cup has the ball?",
 )
-# A single swap can be learned by heart, but not always is, so it is only a small part of level 1.
-CUP_STEPS = {1: (1, 2, 2, 2, 2), 2: (3, 4), 3: (5, 6), 4: (7, 8), 5: (9,)}
+# With one or two swaps the ball is in one of the last two cups named, which a guess finds half the time.
+CUP_STEPS = {1: (3, 4), 2: (5,), 3: (6,), 4: (7, 8), 5: (9,)}
 NAMES = ("Tom", "Ann", "Bob", "Eva")
 THINGS = ("apples", "coins", "books", "pens")
 GAINS = ("buys", "finds", "gets")
@@ -34,10 +34,13 @@ def _swaps(rng: random.Random, cup: str, count: int) -> list[tuple[str, str, str
 
 def _cups(rng: random.Random, level: int) -> Draw:
     start, count = rng.choice(CUPS), rng.choice(CUP_STEPS[level])
+    # A ball that moves once could be found without following the swaps, and so could one that always
+    # moves with the last swap.
+    last = rng.randrange(max(1, count - 4), count)
     while True:
         swaps = _swaps(rng, start, count)
-        # A ball that hardly moves could be found without following the swaps.
-        if sum(before != after for _, _, before, after in swaps) >= min(2, level):
+        moves = [place for place, (_, _, before, after) in enumerate(swaps) if before != after]
+        if len(moves) > 1 and moves[-1] == last:
             break
     named = [f"{a} and {b}" for a, b, _, _ in swaps]
     trace = ",".join(f"{a}{b}:{before}>{after}" for a, b, before, after in swaps)
