@@ -41,7 +41,8 @@ KNOWN = {
 class FakeVllm:
     """The server; every field may be changed while it runs.
 
-    `bodies` and `headers` are what the completion calls sent. `answers` replaces the response of a path.
+    `bodies` and `headers` are what the completion calls sent, `peers` where from. `answers` replaces the response of a
+    path.
     """
 
     engine: FakeEngine
@@ -54,6 +55,7 @@ class FakeVllm:
     answers: dict[str, Response] = field(default_factory=dict)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    peers: list[Any] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
 
     def app(self) -> Starlette:
@@ -102,6 +104,7 @@ class FakeVllm:
         asked = await request.json()
         self.bodies.append(asked)
         self.headers.append(dict(request.headers))
+        self.peers.append(request.client)
         if (other := self._other(request)) is not None:
             return other
         unknown = set(asked) - KNOWN
@@ -112,7 +115,26 @@ class FakeVllm:
             return refusal
         # What does not fit beside the prompt is cut off without a word.
         asked["max_tokens"] = min(asked["max_tokens"], self.max_model_len - len(asked["prompt"]))
+        if not asked["stream"]:
+            return await self._whole(asked, request)
         return StreamingResponse(self._stream(asked, request), media_type="text/event-stream")
+
+    async def _whole(self, asked: dict[str, Any], request: Request) -> Response:
+        name = f"cmpl-{request.headers.get('x-request-id', '1')}"
+        try:
+            async with aclosing(self.engine.generate(generation_request(asked, name))) as stream:
+                deltas = [delta async for delta in stream]
+        except EngineDeadError:
+            return error("EngineCore encountered an issue.", 500, "InternalServerError")
+        except EngineError as exc:
+            refused = not str(exc).startswith("scripted failure")
+            return error(str(exc), *((400, "BadRequestError") if refused else (500, "InternalServerError")))
+        ids = tuple(token for delta in deltas for token in delta.token_ids)
+        rows = tuple(row for delta in deltas for row in delta.logprobs or ())
+        both = TokenDelta(ids, rows or None, deltas[-1].stop_reason)
+        usage = {"prompt_tokens": len(asked["prompt"]), "completion_tokens": len(ids)}
+        answer = {"id": name, "object": "text_completion", "created": 1, "model": self.model}
+        return JSONResponse(answer | {"choices": [self._choice(both, asked, True)], "usage": usage})
 
     async def _stream(self, asked: dict[str, Any], request: Request) -> AsyncIterator[str]:
         name = f"cmpl-{request.headers.get('x-request-id', '1')}"

@@ -141,12 +141,28 @@ async def test_an_error_event_after_some_tokens_is_an_engine_error(nano_tokenize
         assert got == [40, 41, 42]
 
 
-@pytest.mark.parametrize("kind", ["text/html", "application/json"])
-async def test_a_response_without_a_stream_is_an_error(nano_tokenizer, prompt, kind):
+@pytest.mark.parametrize(
+    ("tokens", "kind", "wanted"),
+    [
+        (2, "text/html", "text/event-stream"),
+        (2, "application/json", "text/event-stream"),
+        (1, "text/html", "application/json"),
+        (1, "text/event-stream", "application/json"),
+    ],
+)
+async def test_a_response_of_another_kind_is_an_error(nano_tokenizer, prompt, tokens, kind, wanted):
     async with pair(nano_tokenizer) as both:
         both.server.answers[COMPLETIONS] = Response("{}", media_type=kind)
-        with pytest.raises(EngineError, match=f"answers with {kind}.* in place of an event stream"):
-            await collect(both.engine.generate(asked(prompt, max_tokens=2)))
+        with pytest.raises(EngineError, match=f"answers with {kind}.* in place of {wanted}"):
+            await collect(both.engine.generate(asked(prompt, max_tokens=tokens)))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"choices": []}', '{"choices": [{"finish_reason": null}]}'])
+async def test_a_decision_without_an_end_is_an_engine_error(nano_tokenizer, prompt, content):
+    async with pair(nano_tokenizer) as both:
+        both.server.answers[COMPLETIONS] = Response(content, media_type="application/json")
+        with pytest.raises(EngineError):
+            await collect(both.engine.generate(asked(prompt, max_tokens=1)))
 
 
 HANGS = {
@@ -204,10 +220,10 @@ async def test_a_cancelled_reader_aborts_the_request_in_the_server(nano_tokenize
 
 async def test_connections_are_used_again(nano_tokenizer, prompt):
     async with pair(nano_tokenizer) as both:
-        for _ in range(5):
-            await collect(both.engine.generate(asked(prompt, max_tokens=2)))
-        pool = both.engine._link._client._transport._pool
-        assert len(pool.connections) == 1
+        for tokens in (2, 1) * 3:
+            await collect(both.engine.generate(asked(prompt, max_tokens=tokens)))
+        assert len(both.server.peers) >= 6
+        assert len(set(both.server.peers)) == 1
 
 
 async def test_close_while_streaming_and_while_waiting(nano_tokenizer, prompt):

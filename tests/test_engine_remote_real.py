@@ -224,16 +224,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_the_scripted_streams_have_the_real_shapes(loop_thread, vllm_server, nano_tokenizer, name):
-    body = {
-        "model": "lhrm-nano",
-        "prompt": list(prompt_of(nano_tokenizer, "What is 2+3?", None)),
-        "stream": True,
-        "return_token_ids": True,
-        "return_tokens_as_token_ids": True,
-        "stop_token_ids": [nano_tokenizer.turn_end_id],
-        "temperature": 0.0,
-        **STREAMS[name],
-    }
+    body = completion(nano_tokenizer, STREAMS[name], stream=True)
 
     async def compare():
         async with both_servers(vllm_server, nano_tokenizer) as (scripted, true, _):
@@ -250,6 +241,39 @@ def test_the_scripted_streams_have_the_real_shapes(loop_thread, vllm_server, nan
         assert comparable(last[0]) == comparable(last[1])
 
     loop_thread.run(compare())
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_the_scripted_answers_without_a_stream_have_the_real_shapes(loop_thread, vllm_server, nano_tokenizer, name):
+    body = completion(nano_tokenizer, STREAMS[name], stream=False)
+
+    async def compare():
+        async with both_servers(vllm_server, nano_tokenizer) as (scripted, true, _):
+            replies = [await client.post("/v1/completions", json=body) for client in (scripted, true)]
+        fake, real = [reply.json() for reply in replies]
+        assert replies[0].status_code == replies[1].status_code
+        assert ("error" in fake) == ("error" in real)
+        if "error" in real:
+            assert {**fake["error"], "message": ""} == {**real["error"], "message": ""}
+            return
+        # The real one has more fields, which the engine does not read.
+        shown, given = comparable(fake)[1], comparable(real)[1]
+        assert shown == {key: given[key] for key in shown}
+
+    loop_thread.run(compare())
+
+
+def completion(tokenizer, fields: dict, *, stream: bool) -> dict:
+    return {
+        "model": "lhrm-nano",
+        "prompt": list(prompt_of(tokenizer, "What is 2+3?", None)),
+        "stream": stream,
+        "return_token_ids": True,
+        "return_tokens_as_token_ids": True,
+        "stop_token_ids": [tokenizer.turn_end_id],
+        "temperature": 0.0,
+        **fields,
+    }
 
 
 def comparable(event: dict) -> object:

@@ -34,6 +34,11 @@ def test_every_sampling_field_is_sent_whatever_the_request_leaves_open():
     }
 
 
+def test_a_single_token_is_not_streamed():
+    one = GenerationRequest("r", (1, 2), Sampling(max_tokens=1))
+    assert completion_body(one, "m", (9,), {})["stream"] is False
+
+
 def test_request_before_checkpoint_before_neutral():
     sent = body({"temperature": 0.6, "top_k": 20}, temperature=0.0)
     assert (sent["temperature"], sent["top_k"], sent["top_p"]) == (0.0, 20, 1.0)
@@ -78,6 +83,6 @@ def test_two_kinds_of_log_probabilities_at_once_are_refused():
 
 def test_headers_name_the_call_and_its_session():
     request = GenerationRequest("c-decide", (1,), Sampling(max_tokens=1))
-    assert completion_headers(request) == {"X-Request-Id": "c-decide", "Accept": "text/event-stream"}
+    assert completion_headers(request) == {"X-Request-Id": "c-decide"}
     request = GenerationRequest("c-decide", (1,), Sampling(max_tokens=1), session_id="c")
     assert completion_headers(request)["X-Session-ID"] == "c"

@@ -68,13 +68,18 @@ def answering(tokenizer) -> GenerationRequest:
     return asked(prompt, "answer", max_tokens=40, temperature=0.0)
 
 
-def deciding(tokenizer) -> GenerationRequest:
+def deciding(tokenizer, tokens: int = 1) -> GenerationRequest:
+    """Return the call that decides; with more than one token it is streamed."""
     prompt = tuple(encode_chat(tokenizer, [Message("user", "What is 2+3?")], None))
     tags = (tokenizer.tags.think, tokenizer.tags.no_think)
-    return asked(prompt, "decide", max_tokens=1, temperature=0.0, allowed_token_ids=tags, logprob_token_ids=tags)
+    return asked(prompt, "decide", max_tokens=tokens, temperature=0.0, allowed_token_ids=tags, logprob_token_ids=tags)
 
 
-REQUESTS = {"answer": answering, "decide": deciding}
+def scoring(tokenizer) -> GenerationRequest:
+    return deciding(tokenizer, 2)
+
+
+REQUESTS = {"answer": answering, "score": scoring}
 
 
 def merged(deltas: Sequence[TokenDelta]) -> tuple:
@@ -145,9 +150,10 @@ def test_the_tortures_do_something(nano_tokenizer):
     assert given["two data lines"][0] == 'data: {"a":"思"\ndata: ,"choices":[]}\n\n'.encode()
 
 
-async def test_a_cut_into_two_at_every_offset_changes_nothing(nano_tokenizer):
+@pytest.mark.parametrize("make", [scoring, deciding])
+async def test_a_cut_into_two_at_every_offset_changes_nothing(nano_tokenizer, make):
     async with rig(nano_tokenizer) as tortured:
-        request = deciding(nano_tokenizer)
+        request = make(nano_tokenizer)
         plain = await tortured.tortured(request, PLAIN)
         body = tortured.proxy.bodies[-1]
         assert len(body) > 300
@@ -161,7 +167,7 @@ CUT = r"closed the stream before the end|nothing answers"
 
 @pytest.mark.parametrize("framed", [True, False], ids=["chunks", "no framing"])
 @pytest.mark.parametrize(
-    ("name", "ending", "step"), [("decide", "close", 1), ("answer", "close", 9), ("answer", "reset", 40)]
+    ("name", "ending", "step"), [("score", "close", 1), ("answer", "close", 9), ("answer", "reset", 40)]
 )
 async def test_a_connection_cut_at_any_offset_is_an_error_and_never_a_short_answer(
     nano_tokenizer, name, ending, step, framed
@@ -179,6 +185,17 @@ async def test_a_connection_cut_at_any_offset_is_an_error_and_never_a_short_answ
         for place in (complete, complete + 4, len(body)):
             cut = Torture(lambda body, place=place: [body[:place]], "close", framed)
             assert await tortured.tortured(request, cut) == plain, place
+
+
+@pytest.mark.parametrize("framed", [True, False], ids=["chunks", "no framing"])
+async def test_a_decision_cut_at_any_offset_is_an_error(nano_tokenizer, framed):
+    async with rig(nano_tokenizer) as tortured:
+        request = deciding(nano_tokenizer)
+        await tortured.tortured(request, PLAIN)
+        for place in range(len(tortured.proxy.bodies[-1])):
+            cut = Torture(lambda body, place=place: [body[:place]], "close", framed)
+            with pytest.raises(EngineError, match="closed the stream before the end" if framed else "not JSON"):
+                await tortured.tortured(request, cut)
 
 
 async def test_a_connection_closed_before_any_byte_is_tried_twice_more(nano_tokenizer):
@@ -212,6 +229,12 @@ async def test_a_stream_that_falls_silent_is_a_time_out(nano_tokenizer, place):
         silent = Torture(lambda body: [body[: place if place >= 0 else until + place]], "stall")
         with pytest.raises(EngineTimeoutError, match="did not answer in time"):
             await tortured.tortured(request, silent)
+
+
+async def test_a_decision_that_falls_silent_is_a_time_out(nano_tokenizer):
+    async with rig(nano_tokenizer, timeouts=QUICK_TO_TIRE) as tortured:
+        with pytest.raises(EngineTimeoutError, match="did not answer in time"):
+            await tortured.tortured(deciding(nano_tokenizer), Torture(lambda body: [body[:50]], "stall"))
 
 
 async def test_silence_after_the_last_delta_does_not_lose_the_answer(nano_tokenizer):
@@ -278,13 +301,17 @@ def test_harmless_torture_of_the_real_server_changes_nothing(loop_thread, nano_t
 def test_the_real_server_cut_anywhere_is_an_error(loop_thread, nano_tokenizer, vllm_server):
     async def cut_everywhere():
         async with rig(nano_tokenizer, vllm_server) as tortured:
-            request = deciding(nano_tokenizer)
+            request = scoring(nano_tokenizer)
             await tortured.tortured(request, PLAIN)
-            complete = tortured.proxy.bodies[-1].index(b"data: [DONE]")
-            for place in range(0, complete, 17):
+            for place in range(0, tortured.proxy.bodies[-1].index(b"data: [DONE]"), 17):
                 for framed in (True, False):
-                    cut = Torture(lambda body, place=place: [body[:place]], "close", framed)
+                    cut = Torture(lambda body, place=place: [unfinished(body)[:place]], "close", framed)
                     with pytest.raises(EngineError, match="closed the stream before the end"):
                         await tortured.tortured(request, cut)
 
     loop_thread.run(cut_everywhere())
+
+
+def unfinished(body: bytes) -> bytes:
+    """Return a stream up to the last line end of its last delta; another one of the same answer may be longer."""
+    return body[: body.index(b"data: [DONE]") - 1]

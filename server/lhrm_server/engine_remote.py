@@ -43,9 +43,7 @@ class RemoteOptions:
     """Where the engine is and how long it may take. Raises ValueError on a malformed URL.
 
     `model` None takes the only model served there. `max_model_len` is the context that the gateway offers, None for
-    the server's own. `sampling_defaults` stand in for what a request leaves open. `idle_connections` are kept for
-    later calls; few, for httpx looks at each of them, and at every other beside it, whenever a call begins or ends
-    (512 of them double the processor time of a call).
+    the server's own. `sampling_defaults` stand in for what a request leaves open.
     """
 
     base_url: str
@@ -54,7 +52,6 @@ class RemoteOptions:
     max_model_len: int | None = None
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
     timeouts: Timeouts = field(default_factory=Timeouts)
-    idle_connections: int = 32
 
     @property
     def place(self) -> Place:
@@ -120,7 +117,7 @@ class RemoteEngine:
         if self._link is not None:
             return
         options = self._options
-        self._link = RemoteLink(options.place, options.timeouts, options.idle_connections)
+        self._link = RemoteLink(options.place, options.timeouts)
         try:
             served = await identify(self._link, options.model, self._tokenizer, options.max_model_len or 1)
             await self._check_calls(self._link, served)
@@ -177,7 +174,14 @@ class RemoteEngine:
         self, link: RemoteLink, served: Served, request: GenerationRequest
     ) -> AsyncGenerator[TokenDelta, None]:
         sampling = request.sampling
-        async with aclosing(link.events(self._body(served, request), completion_headers(request))) as events:
+        body, headers = self._body(served, request), completion_headers(request)
+        if not body["stream"]:
+            delta = delta_of(await link.whole(body, headers), sampling)
+            if delta is None or delta.stop_reason is None:
+                raise EngineError("the engine answered without an end of the answer")
+            yield delta
+            return
+        async with aclosing(link.events(body, headers)) as events:
             async for data in events:
                 delta = delta_of(data, sampling)
                 if delta is None:

@@ -23,13 +23,16 @@ NEUTRAL: Mapping[str, float] = {
 def completion_body(
     request: GenerationRequest, model: str, stop_token_ids: tuple[int, ...], defaults: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Return the body of the streamed call, without the priority. Raises EngineError on what cannot be said in it."""
+    """Return the body of the call, without the priority. Raises EngineError on what cannot be said in it.
+
+    A single token, which is all that a decision is, needs no stream.
+    """
     sampling = request.sampling
     chosen = {name: value for name in NEUTRAL if (value := getattr(sampling, name)) is not None}
     body: dict[str, Any] = {
         "model": model,
         "prompt": list(request.prompt_ids),
-        "stream": True,
+        "stream": sampling.max_tokens > 1,
         "return_token_ids": True,
         "max_tokens": sampling.max_tokens,
         "stop_token_ids": list(dict.fromkeys((*stop_token_ids, *sampling.stop_token_ids))),
@@ -52,7 +55,7 @@ def completion_body(
 def completion_headers(request: GenerationRequest) -> dict[str, str]:
     """Return the headers that name the call and the session it belongs to."""
     session = {"X-Session-ID": request.session_id} if request.session_id else {}
-    return {"X-Request-Id": request.request_id, "Accept": "text/event-stream", **session}
+    return {"X-Request-Id": request.request_id, **session}
 
 
 def _logprobs(request_id: str, sampling: Sampling) -> dict[str, Any]:

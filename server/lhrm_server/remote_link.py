@@ -5,24 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
+from yarl import URL
 
 from .engine import EngineDeadError, EngineError, EngineTimeoutError, EngineUnreachableError
 from .event_stream import EventDecoder
 from .remote_reply import DONE, error_of_response
 
 COMPLETIONS = "/v1/completions"
+EVENT_STREAM, JSON = "text/event-stream", "application/json"
 RETRY_PAUSES_S = (0.1, 0.4)
 # Shorter than the 5 s after which vLLM's server closes an idle connection: a call must not meet the closing.
 KEEPALIVE_S = 2.0
 TAIL_S = 1.0
+CUT = "the engine closed the stream before the end of the answer"
 T = TypeVar("T")
 
 
@@ -64,39 +66,49 @@ class Place:
         object.__setattr__(self, "url", self.url.rstrip("/").removesuffix("/v1"))
 
 
-class RemoteLink:
-    """Speaks HTTP with one base URL. Every error it raises is an EngineError."""
+@dataclass(frozen=True)
+class Answer:
+    """A response that was read to its end."""
 
-    def __init__(self, place: Place, timeouts: Timeouts, idle_connections: int) -> None:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class RemoteLink:
+    """Speaks HTTP with one base URL, inside a running event loop. Every error it raises is an EngineError."""
+
+    def __init__(self, place: Place, timeouts: Timeouts) -> None:
         self.url = place.url
         self._timeouts = timeouts
         self._closed = False
         self._waiting: set[asyncio.Timeout] = set()
+        self._completions = URL(place.url + COMPLETIONS)
         headers = {"Accept-Encoding": "identity", "User-Agent": "lhrm-serve"}
         if place.api_key is not None:
             headers["Authorization"] = f"Bearer {place.api_key}"
         # No limit on connections: the gateway's own admission is the one queue. Neither proxies nor .netrc of the
-        # environment have a say in a call between two servers; the context reads SSL_CERT_FILE by itself.
-        self._client = httpx.AsyncClient(
-            base_url=place.url,
+        # environment have a say in a call between two servers, nor have cookies.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
             headers=headers,
-            timeout=httpx.Timeout(None, connect=timeouts.connect_s),
-            limits=httpx.Limits(max_keepalive_connections=idle_connections, keepalive_expiry=KEEPALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
             trust_env=False,
-            verify=ssl.create_default_context() if place.url.startswith("https:") else False,
         )
 
     async def status(self, path: str) -> int:
         """Return the status of a GET, within `health_s`."""
-        return (await self._exchange("GET", path, None, self._timeouts.health_s)).status_code
+        return (await self._exchange("GET", path, None, self._timeouts.health_s)).status
 
     async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the JSON object that a call of the start answers with."""
-        response = await self._exchange(method, path, body, self._timeouts.control_s)
-        if response.status_code != 200:
-            raise error_of_response(response.status_code, response.headers, response.content)
+        answer = await self._exchange(method, path, body, self._timeouts.control_s)
+        if answer.status != 200:
+            raise error_of_response(answer.status, answer.headers, answer.content)
         try:
-            value = json.loads(response.content)
+            value = json.loads(answer.content)
         except ValueError as exc:
             raise EngineError(f"{method} {path} gives no JSON") from exc
         if not isinstance(value, dict):
@@ -111,17 +123,25 @@ class RemoteLink:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeouts.total_s
-        until = min(deadline, loop.time() + self._timeouts.first_event_s)
-        async with self._stream(body, headers, until) as response:
+        until = self._first_until()
+        async with self._response(body, headers, until, EVENT_STREAM) as response:
             decoder = EventDecoder()
-            chunks = response.aiter_raw()
             while True:
-                for data in _decoded(decoder, await self._within(until, _next_chunk(chunks))):
+                for data in _decoded(decoder, await self._within(until, _next_chunk(response))):
                     if data == DONE:
-                        await self._finish(chunks)
+                        await self._finish(response)
                         return
                     yield data
                     until = min(deadline, loop.time() + self._timeouts.idle_s)
+
+    async def whole(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
+        """Return the body of one completion that is not streamed, within `first_event_s`. Raises EngineError."""
+        until = self._first_until()
+        async with self._response(body, headers, until, JSON) as response:
+            try:
+                return await self._within(until, response.read())
+            except aiohttp.ClientError as exc:
+                raise EngineError(CUT) from exc
 
     async def close(self) -> None:
         """Fail what waits now with EngineDeadError and close every connection; idempotent."""
@@ -130,63 +150,77 @@ class RemoteLink:
         for waiting in self._waiting:
             if not waiting.expired():
                 waiting.reschedule(now)
-        await self._client.aclose()
+        await self._session.close()
 
-    async def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None, limit_s: float) -> httpx.Response:
+    def _first_until(self) -> float:
+        timeouts = self._timeouts
+        return asyncio.get_running_loop().time() + min(timeouts.first_event_s, timeouts.total_s)
+
+    async def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None, limit_s: float) -> Answer:
         until = asyncio.get_running_loop().time() + limit_s
         try:
-            return await self._within(until, self._client.request(method, path, json=body))
-        except httpx.HTTPError as exc:
+            return await self._within(until, self._answer(method, path, body))
+        except aiohttp.ClientError as exc:
             raise self._unreachable(exc) from exc
 
+    async def _answer(self, method: str, path: str, body: Mapping[str, Any] | None) -> Answer:
+        asked = self._session.request(method, self.url + path, json=body, allow_redirects=False)
+        async with asked as response:
+            return Answer(response.status, response.headers, await response.read())
+
     @asynccontextmanager
-    async def _stream(
-        self, body: Mapping[str, Any], headers: Mapping[str, str], until: float
-    ) -> AsyncIterator[httpx.Response]:
-        response = await self._opened(body, headers, until)
+    async def _response(
+        self, body: Mapping[str, Any], headers: Mapping[str, str], until: float, kind: str
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        response = await self._opened(body, headers, until, kind)
         try:
             yield response
         finally:
-            await response.aclose()
+            # Closes the connection, unless the body was read to its end and the connection is free again.
+            response.close()
 
-    async def _opened(self, body: Mapping[str, Any], headers: Mapping[str, str], until: float) -> httpx.Response:
+    async def _opened(
+        self, body: Mapping[str, Any], headers: Mapping[str, str], until: float, kind: str
+    ) -> aiohttp.ClientResponse:
         """Return the open response; a call that met no server or no room is repeated, for nothing was begun."""
         for pause_s in (*RETRY_PAUSES_S, None):
             try:
                 response = await self._send(body, headers, until)
-            except httpx.TransportError as exc:
+            except aiohttp.ClientError as exc:
                 # Who did not answer for seconds has been waited for.
-                if pause_s is None or isinstance(exc, httpx.ConnectTimeout):
+                if pause_s is None or isinstance(exc, aiohttp.ConnectionTimeoutError):
                     raise self._unreachable(exc) from exc
             else:
-                if pause_s is None or response.status_code != 503 or "retry-after" in response.headers:
-                    return await self._accepted(response, until)
-                await response.aclose()
+                if pause_s is None or response.status != 503 or "retry-after" in response.headers:
+                    return await self._accepted(response, until, kind)
+                response.close()
             await self._within(until, asyncio.sleep(pause_s * random.uniform(0.5, 1.5)))
         raise AssertionError("the last attempt returns or raises")
 
-    async def _send(self, body: Mapping[str, Any], headers: Mapping[str, str], until: float) -> httpx.Response:
-        request = self._client.build_request("POST", COMPLETIONS, json=body, headers=dict(headers))
-        return await self._within(until, self._client.send(request, stream=True))
+    async def _send(self, body: Mapping[str, Any], headers: Mapping[str, str], until: float) -> aiohttp.ClientResponse:
+        return await self._within(until, self._call(body, headers))
 
-    async def _accepted(self, response: httpx.Response, until: float) -> httpx.Response:
-        kind = response.headers.get("content-type", "")
-        if response.status_code == 200 and kind.startswith("text/event-stream"):
+    async def _call(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        return await self._session.post(self._completions, json=body, headers=headers, allow_redirects=False)
+
+    async def _accepted(self, response: aiohttp.ClientResponse, until: float, kind: str) -> aiohttp.ClientResponse:
+        given = response.headers.get("content-type", "")
+        if response.status == 200 and given.startswith(kind):
             return response
         try:
-            content = await self._within(until, response.aread())
-        except httpx.TransportError:
+            content = await self._within(until, response.read())
+        except aiohttp.ClientError:
             content = b""
         finally:
-            await response.aclose()
-        if response.status_code == 200:
-            raise EngineError(f"the engine answers with {kind or 'no content type'} in place of an event stream")
-        raise error_of_response(response.status_code, response.headers, content)
+            response.close()
+        if response.status == 200:
+            raise EngineError(f"the engine answers with {given or 'no content type'} in place of {kind}")
+        raise error_of_response(response.status, response.headers, content)
 
-    async def _finish(self, chunks: AsyncIterator[bytes]) -> None:
+    async def _finish(self, response: aiohttp.ClientResponse) -> None:
         """Read the end of a body after its last event, for only then its connection can be used again."""
-        with suppress(EngineError, httpx.TransportError):
-            await self._within(asyncio.get_running_loop().time() + TAIL_S, anext(chunks, None))
+        with suppress(EngineError, aiohttp.ClientError):
+            await self._within(asyncio.get_running_loop().time() + TAIL_S, response.content.readany())
 
     async def _within(self, until: float, step: Awaitable[T]) -> T:
         """Await one step of a call. Raises EngineTimeoutError at `until`, EngineDeadError when the link closes."""
@@ -201,22 +235,27 @@ class RemoteLink:
                     return await step
                 finally:
                     self._waiting.discard(waiting)
+        except aiohttp.ClientError:
+            raise  # a connection that took too long is a TimeoutError too, but means that nothing answers
         except TimeoutError as exc:
             if self._closed:
                 raise EngineDeadError("the link to the remote engine was closed") from exc
             raise EngineTimeoutError(f"the engine at {self.url} did not answer in time") from exc
 
-    def _unreachable(self, exc: httpx.HTTPError) -> EngineUnreachableError:
+    def _unreachable(self, exc: aiohttp.ClientError) -> EngineUnreachableError:
         why = " ".join(str(exc).split()) or type(exc).__name__
         return EngineUnreachableError(f"nothing answers at {self.url}: {why}")
 
 
-async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes:
+async def _next_chunk(response: aiohttp.ClientResponse) -> bytes:
     """Return the next bytes of a body. Its end comes after ``[DONE]``, so here it is a cut, however it looks."""
     try:
-        return await anext(chunks)
-    except (StopAsyncIteration, httpx.TransportError) as exc:
-        raise EngineError("the engine closed the stream before the end of the answer") from exc
+        chunk = await response.content.readany()
+    except aiohttp.ClientError as exc:
+        raise EngineError(CUT) from exc
+    if not chunk:
+        raise EngineError(CUT)
+    return chunk
 
 
 def _decoded(decoder: EventDecoder, chunk: bytes) -> list[bytes]:
