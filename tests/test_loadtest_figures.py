@@ -5,7 +5,7 @@ import math
 import pytest
 from lhrm_loadtest.errors import LoadTestError
 from lhrm_loadtest.figures import Price
-from lhrm_loadtest.pairs import Choice, choices, collect, curve, oracle, roles
+from lhrm_loadtest.pairs import Choice, choices, collect, curve, oracle, other_mixes, roles
 from lhrm_loadtest.summary import summarise
 from lhrm_loadtest.values import value_line
 from loadtest_rows import ROWS, reply, row
@@ -170,6 +170,19 @@ def test_the_oracle_takes_the_better_mode_and_the_cheaper_of_equals():
     assert best.ratio.value == pytest.approx(110 / 180)
     # Thinking can be the cheaper mode.
     assert Choice("q", None, (1.0, 3), (1.0, 9)).best == (1.0, 3)
+
+
+def test_other_mixes_weigh_the_prompts_that_need_thinking():
+    found = [
+        Choice("hard", 0.9, (1.0, 60), (0.0, 4), 60),
+        Choice("easy", 0.1, (1.0, 20), (1.0, 6), 6),
+        Choice("missed", 0.6, (1.0, 40), (1.0, 4), 44),
+        Choice("not asked", None, (1.0, 1000), (1.0, 1)),
+    ]
+    mixes = other_mixes(found, (0.0, 0.25, 1.0))
+    assert [mix.auto for mix in mixes] == pytest.approx([25 / 30, (15 + 18.75) / (15 + 22.5), 1.0])
+    assert [mix.oracle for mix in mixes] == pytest.approx([5 / 30, (15 + 3.75) / (15 + 22.5), 1.0])
+    assert other_mixes(found[1:]) == other_mixes(found[:1]) == []
 
 
 def test_the_curve_moves_pairs_over_in_the_order_of_their_probability():

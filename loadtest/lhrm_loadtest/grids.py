@@ -32,6 +32,7 @@ def grids(summary: Summary) -> list[Grid]:
         _arms(summary),
         _differences(summary),
         _oracle(summary),
+        _other_mixes(summary),
         _latency(summary),
         *_goodput(summary),
         _loads(summary),
@@ -116,6 +117,12 @@ def _oracle(summary: Summary) -> Grid:
     if mine is not None and summary.baseline == parts.think:
         body.insert(1, [f"{parts.auto}: completion tokens, % of always-think's", interval(mine.ratio, 100)])
     return Grid("The oracle, which takes the better mode of every prompt", ["", "value"], body)
+
+
+def _other_mixes(summary: Summary) -> Grid:
+    head = ["share of prompts that only thinking answers, %", "completion tokens, % of always-think's", "oracle's, %"]
+    body = [[percent(mix.share), percent(mix.auto), percent(mix.oracle)] for mix in summary.other_mixes]
+    return Grid("The same prompts in other shares", head, body)
 
 
 def _latency(summary: Summary) -> Grid:

@@ -6,9 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from .estimate import Estimate, ratio_estimate
 from .rows import Reply, Row
+
+SHARES_THAT_NEED_IT = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,18 @@ class Roles:
 
 @dataclass(frozen=True)
 class Choice:
-    """A pair with the scores and completion tokens of both modes, and P(think) where the model was asked."""
+    """A pair with the scores and completion tokens of both modes, and what auto did where the model was asked."""
 
     prompt: str
     p_think: float | None
     think: tuple[float, int]
     no_think: tuple[float, int]
+    auto_tokens: int | None = None
+
+    @property
+    def needs_thinking(self) -> bool:
+        """Tell whether only thinking answers it right."""
+        return self.think[0] > self.no_think[0]
 
     @property
     def best(self) -> tuple[float, int]:
@@ -76,6 +85,15 @@ class Oracle:
     tokens: float
     think_rate: float
     ratio: Estimate | None
+
+
+@dataclass(frozen=True)
+class OtherMix:
+    """Completion tokens over those of always-think, if `share` of the prompts needed thinking."""
+
+    share: float
+    auto: float
+    oracle: float
 
 
 def collect(rows: Iterable[Row]) -> list[Pair]:
@@ -118,9 +136,10 @@ def choices(pairs: Iterable[Pair], arms: Roles) -> list[Choice]:
         if think is None or no_think is None or think.score is None or no_think.score is None:
             continue
         auto = pair.rows.get(arms.auto or "")
-        p_think = auto.reply.p_think if auto is not None and auto.reply is not None else None
+        decided = auto.reply if auto is not None else None
         both = [(row.score or 0.0, pair.tokens(row.arm)) for row in (think, no_think)]
-        found.append(Choice(pair.prompt, p_think, both[0], both[1]))
+        asked = (decided.p_think, decided.completion_tokens) if decided is not None else (None, None)
+        found.append(Choice(pair.prompt, asked[0], both[0], both[1], asked[1]))
     return found
 
 
@@ -153,3 +172,20 @@ def curve(found: Iterable[Choice]) -> list[CurvePoint]:
         if place == count or known[place][0] != p_think:
             points.append(CurvePoint(p_think, place / count, score / count, tokens / count))
     return points
+
+
+def other_mixes(found: Iterable[Choice], shares: Sequence[float] = SHARES_THAT_NEED_IT) -> list[OtherMix]:
+    """Weigh the prompts that need thinking against the others; empty unless auto answered some of both."""
+    asked = [one for one in found if one.auto_tokens is not None]
+    parts = [[one for one in asked if one.needs_thinking is needs] for needs in (True, False)]
+    if not all(parts):
+        return []
+    means = [
+        [fmean(tokens) for tokens in zip(*((one.auto_tokens, one.best[1], one.think[1]) for one in part), strict=True)]
+        for part in parts
+    ]
+
+    def mixed(share: float, what: int) -> float:
+        return share * means[0][what] + (1 - share) * means[1][what]
+
+    return [OtherMix(share, mixed(share, 0) / mixed(share, 2), mixed(share, 1) / mixed(share, 2)) for share in shares]

@@ -20,7 +20,7 @@ from .figures import (
     online,
 )
 from .load import DriverFigures, GoodputRatio, StepFigures, driver_figures, goodput_ratios, knee, steps
-from .pairs import CurvePoint, Oracle, Roles, choices, collect, curve, oracle, roles
+from .pairs import CurvePoint, Oracle, OtherMix, Roles, choices, collect, curve, oracle, other_mixes, roles
 from .rows import Row
 from .slo import Slo
 
@@ -34,6 +34,7 @@ class Summary:
     arms: Mapping[str, ArmFigures]
     differences: Mapping[str, Difference]
     oracle: Oracle | None
+    other_mixes: Sequence[OtherMix]
     curve: Sequence[CurvePoint]
     online: Online | None
     levels: Sequence[Group]
@@ -77,6 +78,7 @@ def summarise(
         arms={name: arm_figures([row for row in measured if row.arm == name], price) for name in names},
         differences={name: difference(pairs, name, base, price) for name in names if name != base},
         oracle=oracle(found),
+        other_mixes=other_mixes(found),
         curve=curve(found),
         online=online(pairs, parts.auto, parts.think) if parts.auto and parts.think else None,
         levels=groups(pairs, names, lambda pair: pair.level),
