@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from dataclasses import dataclass
@@ -19,16 +20,17 @@ from lhrm_loadtest.errors import LoadTestError
 from lhrm_loadtest.figures import latency_quantiles
 from lhrm_loadtest.load import SHARES, GoodputRatio
 from lhrm_loadtest.plan import Step
-from lhrm_loadtest.prompts import Prompt
+from lhrm_loadtest.prompts import Prompt, digest
 from lhrm_loadtest.report import Report, read_report, write_report
 from lhrm_loadtest.rows import read_rows
 from lhrm_loadtest.run_info import Settings, read_run
 from lhrm_loadtest.session import About, begin, resume
-from lhrm_loadtest.sources import SUITE, read_source
+from lhrm_loadtest.sources import SUITE
 from lhrm_loadtest.summary import Summary
 from lhrm_loadtest.values import Values, bounds, joined
 
 from bench.driver import MAX_TOKENS
+from bench.mix import read_prompts
 from bench.servers import MODEL, ROOT, gateway
 
 ALONE, RUN, SLO_NAME = "alone", "run", "slo.json"
@@ -42,13 +44,17 @@ SEED, ALONE_SEED = 70_001, 70_002
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: prompts alone at one stream; loads, prompts per load and arm, and repeats after that."""
+    """What is measured: prompts alone at one stream; loads, prompts per load and arm, and repeats after that.
+
+    `hard_share` of the prompts are of kinds and levels that need thinking; None is the suite's own mix.
+    """
 
     alone: int
     streams: tuple[int, ...]
     per_step: int
     repeats: int
     warmup: int
+    hard_share: float | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -72,7 +78,7 @@ def measure_alone(out: Path, url: str, size: Size) -> None:
         seed=ALONE_SEED,
         max_tokens=MAX_TOKENS,
     )
-    begin_or_resume(out / ALONE, settings, read_source(SUITE, size.alone, ALONE_SEED))
+    begin_or_resume(out / ALONE, settings, read_prompts(size.alone, ALONE_SEED, size.hard_share))
 
 
 def fix_slos(out: Path) -> tuple[str, ...]:
@@ -102,7 +108,7 @@ def measure_run(out: Path, url: str, size: Size, slos: tuple[str, ...]) -> None:
         max_tokens=MAX_TOKENS,
         slos=slos,
     )
-    begin_or_resume(out / RUN, settings, read_source(SUITE, size.prompts, SEED))
+    begin_or_resume(out / RUN, settings, read_prompts(size.prompts, SEED, size.hard_share))
 
 
 def _arm(mode: Asked, url: str) -> Arm:
@@ -116,8 +122,8 @@ def begin_or_resume(directory: Path, settings: Settings, prompts: list[Prompt]) 
         begin(directory, settings, prompts, About(shlex.join(["python", "-m", "bench.savings", *sys.argv[1:]]), SUITE))
         return
     moved = {"arms": settings.arms}
-    if info.settings.model_copy(update=moved) != settings:
-        raise LoadTestError(f"{directory} was begun with other settings; choose another --out")
+    if info.settings.model_copy(update=moved) != settings or info.prompts_sha256 != digest(prompts):
+        raise LoadTestError(f"{directory} was begun with other settings or prompts; choose another --out")
     resume(directory, arms=settings.arms)
 
 
@@ -164,15 +170,27 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--per-step", type=int, default=256, help="prompts of each load, mode and repeat, at least")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=8, help="unmeasured prompts of each load, mode and repeat")
+    parser.add_argument("--hard-share", type=share, help="share that needs thinking; otherwise the suite's mix")
     parser.add_argument("--report-only", action="store_true", help="print the report of the rows that are there")
     return parser.parse_args(arguments)
+
+
+def share(text: str) -> float:
+    """Return a share from 0 to 1. Raises argparse.ArgumentTypeError, which argparse prints."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
+    return value
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark and print its report; the last line has the figures that count."""
     options = parse(arguments)
     streams = tuple(int(one) for one in options.streams.split(","))
-    size = Size(options.alone, streams, options.per_step, options.repeats, options.warmup)
+    size = Size(options.alone, streams, options.per_step, options.repeats, options.warmup, options.hard_share)
     out: Path = options.out
     try:
         if not options.report_only:

@@ -6,14 +6,18 @@ from dataclasses import replace
 import pytest
 from fake_gateway import fake_gateway, scripted
 from lhrm_loadtest.errors import LoadTestError
+from lhrm_loadtest.prompts import Prompt, Turn
 from lhrm_loadtest.report import Report, read_report
 from lhrm_loadtest.rows import read_rows
 from lhrm_loadtest.slo import parse_slo
+from lhrm_loadtest.sources import read_source
 from lhrm_loadtest.summary import summarise
 from loadtest_rows import reply, row, write
 
+from bench.mix import EVALUATED, hard_cells, mixed, read_prompts
 from bench.savings import SLO_FACTORS, Size, fix_slos, key_line, main, measure_alone, measure_run, parse
 from bench.servers import MODEL
+from lhrm_train.rows import ModeSamples, Row, write_rows
 
 TINY = Size(alone=4, streams=(1, 2), per_step=4, repeats=2, warmup=1)
 
@@ -73,8 +77,49 @@ def test_a_whole_benchmark(url, tmp_path):
     again = read_rows(tmp_path / "run")
     assert [one.position for one in again] == [one.position for one in rows]
     assert {one.session for one in again} == {0, 1}
-    with pytest.raises(LoadTestError, match="begun with other settings"):
-        measure_run(tmp_path, url, replace(TINY, repeats=1), slos)
+    for other in (replace(TINY, repeats=1), replace(TINY, hard_share=0.0)):
+        with pytest.raises(LoadTestError, match="begun with other settings or prompts"):
+            measure_run(tmp_path, url, other, slos)
+
+
+def test_questions_in_another_mix():
+    asked = [
+        Prompt(id=f"{level}-{place}", messages=(Turn(role="user", content="?"),), task=kind, level=level)
+        for place in range(10)
+        for kind, level in (("add", 1), ("add", 2))
+    ]
+    mix = mixed(asked, {"add 2"}, 8, 0.25, 3)
+    assert sorted((prompt.level for prompt in mix), reverse=True) == [2, 2, 1, 1, 1, 1, 1, 1]
+    assert [prompt.level for prompt in mix] != sorted(prompt.level for prompt in mix)
+    assert len({prompt.id for prompt in mix}) == 8
+    with pytest.raises(LoadTestError, match=r"hard share 1\.0: 12 questions are needed, the suite gave 10"):
+        mixed(asked, {"add 2"}, 12, 1.0, 3)
+
+
+def test_a_cell_is_hard_where_no_think_fails_on_validation(tmp_path):
+    def evaluated(kind, level, *scores):
+        samples = ModeSamples(scores=scores, tokens=(3,) * len(scores))
+        return Row(kind, level, False, "bare", kind, 9, 0.5, 1.0, samples, samples)
+
+    path = tmp_path / "rows.jsonl.gz"
+    write_rows(path, [evaluated("add", 1, 1, 0), evaluated("add", 2, 0, 0), evaluated("add", 2, 1, 0)])
+    assert hard_cells(path) == {"add 2"}
+
+
+def test_the_suite_in_another_mix():
+    hard = hard_cells(EVALUATED)
+    assert {"add 5", "story 3"} <= hard
+    assert not {"add 1", "facts 1"} & hard
+    mix = read_prompts(200, 5, 0.1)
+    assert (len(mix), sum(f"{prompt.task} {prompt.level}" in hard for prompt in mix)) == (200, 20)
+    assert read_prompts(9, 5, None) == read_source("nano", 9, 5)
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.5", "nan", "x"])
+def test_a_share_is_from_0_to_1(share, capsys):
+    with pytest.raises(SystemExit):
+        parse(["--hard-share", share])
+    assert f"{share} is not a share from 0 to 1" in capsys.readouterr().err
 
 
 def test_the_key_line_by_hand():
