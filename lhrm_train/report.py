@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lhrm_train.format import Mode
@@ -194,7 +194,8 @@ def table_line(name: str, s: Summary) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _table(named: dict[str, Sequence[Row]], margin: float) -> str:
+def table(named: Mapping[str, Sequence[Row]], margin: float) -> str:
+    """Return the table of named groups of rows; a group of which no row counts is left out."""
     counts = {name: part for name, rows in named.items() if (part := counted(rows))}
     return "\n".join([HEADER, RULE, *(table_line(name, summarise(rows, margin)) for name, rows in counts.items())])
 
@@ -207,7 +208,7 @@ def overall_table(rows: Sequence[Row], margin: float) -> str:
         "open questions": [row for row in rows if not row.closed],
         "closed questions": [row for row in rows if row.closed],
     }
-    return _table(named, margin)
+    return table(named, margin)
 
 
 def detail_table(rows: Sequence[Row], margin: float) -> str:
@@ -217,7 +218,7 @@ def detail_table(rows: Sequence[Row], margin: float) -> str:
         kind = row.kind.replace("|", "/")  # a bar would end the cell
         return f"{kind} {row.level}" if row.level else kind
 
-    return _table(dict(group(rows, name)), margin)
+    return table(dict(group(rows, name)), margin)
 
 
 def baseline_lines(rows: Sequence[Row], margin: float) -> str:

@@ -1,4 +1,4 @@
-"""The command ``python -m lhrm_train.smol``: base, answers, data, delta, build, perplexity."""
+"""The command ``python -m lhrm_train.smol``: base, answers, data, delta, build, perplexity, evaluate."""
 
 from __future__ import annotations
 
@@ -40,6 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--model", type=Path, required=True)
     measure.add_argument("--data", type=Path, help="default: data/held-out-answers.jsonl in the work folder")
     measure.add_argument("--plain", action="store_true", help="without an opening tag, for the base itself")
+    evaluate = commands.add_parser("evaluate", help="measure a model and write its card; goes on if stopped")
+    evaluate.add_argument("--model", type=Path, default=Path("models/lhrm-smol"))
+    evaluate.add_argument("--out", type=Path, help="raw rows; default: evaluation in the work folder")
+    evaluate.add_argument("--gym", type=int, default=40, help="questions of each reasoning-gym task")
+    evaluate.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one setting")
     return parser
 
 
@@ -94,6 +99,17 @@ def _perplexity(arguments: argparse.Namespace) -> str:
     return f"perplexity={value:.4f} tokens={tokens}"
 
 
+def _evaluate(arguments: argparse.Namespace) -> str:
+    from lhrm_train.manifest_settings import config_for
+    from lhrm_train.smol.card import write_card
+    from lhrm_train.smol.evaluation import measure_smol
+
+    out = arguments.out or arguments.work / "evaluation"
+    config = config_for(arguments.model, None, arguments.set)
+    measure_smol(arguments.model, _base(arguments), arguments.work / "data", out, config, arguments.gym)
+    return write_card(out, arguments.model)
+
+
 def _prepare(arguments: argparse.Namespace) -> str:
     base = _base(arguments)
     return f"{_answers(arguments, base)}\n{_data(arguments, base)}"
@@ -107,6 +123,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {
     "delta": _delta,
     "build": _build,
     "perplexity": _perplexity,
+    "evaluate": _evaluate,
 }
 
 

@@ -1,0 +1,76 @@
+"""What the card of lhrm-smol quotes, measured into one folder: three sets of questions, perplexity, examples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from lhrm_train.atomic import write_json, write_text
+from lhrm_train.config import DataConfig, RunConfig
+from lhrm_train.evaluation import Questions, evaluate_questions, questions_of
+from lhrm_train.format import Mode
+from lhrm_train.samplers import LocalSampler, Sampler
+from lhrm_train.smol.examples import answer_freely
+from lhrm_train.smol.perplexity import perplexity
+from lhrm_train.sources import read_problems
+
+TEST, EVERYDAY, GYM = "test", "everyday", "gym"
+PERPLEXITY, EXAMPLES = "perplexity.json", "examples.jsonl"
+# Tasks of reasoning-gym that are near the trained kinds, none of whose questions is trained on.
+GYM_TASKS = (
+    "basic_arithmetic",
+    "calendar_arithmetic",
+    "chain_sum",
+    "fraction_simplification",
+    "leg_counting",
+    "letter_counting",
+    "number_sequence",
+    "number_sorting",
+    "spell_backward",
+    "time_intervals",
+    "word_sorting",
+)
+GYM_SEED = 90_001
+EXAMPLES_OF = {TEST: 60, EVERYDAY: 12}
+
+
+def measure_smol(model: Path, base: Path, data: Path, out: Path, config: RunConfig, gym_per_task: int) -> None:
+    """Write rows and reports of every set, perplexities and examples into `out`; what is there is not made again.
+
+    Raises ConfigError where `out` is of another model, or a set cannot be read.
+    """
+    sampler = LocalSampler.load(model, config.eval)
+    sets = question_sets(data, config, gym_per_task)
+    for name, questions in sets.items():
+        evaluate_questions(sampler, questions, out / name, config)
+    if not (out / EXAMPLES).is_file():
+        write_text(out / EXAMPLES, _examples(sampler, sets, config))
+    if not (out / PERPLEXITY).is_file():
+        held_out = data / "held-out-answers.jsonl"
+        own, tokens = perplexity(model, held_out, Mode.NO_THINK)
+        before, _ = perplexity(base, held_out, None)
+        write_json(out / PERPLEXITY, {"model": own, "base": before, "tokens": tokens})
+
+
+def question_sets(data: Path, config: RunConfig, gym_per_task: int) -> dict[str, Questions]:
+    """Return the held-out questions, the everyday prompts and reasoning-gym's questions, by name."""
+    files = {TEST: data / "test.jsonl", EVERYDAY: data / "test-chat.jsonl"}
+    sets = {
+        name: questions_of(replace(config.test, source="jsonl", files=(str(path),)), config)
+        for name, path in files.items()
+    }
+    gym = DataConfig(source="gym", files=GYM_TASKS, limit=gym_per_task, seed=GYM_SEED)
+    return {**sets, GYM: Questions("reasoning-gym", read_problems(gym))}
+
+
+def _examples(sampler: Sampler, sets: Mapping[str, Questions], config: RunConfig) -> str:
+    lines = []
+    for name, count in EXAMPLES_OF.items():
+        problems = sets[name].problems
+        # Spread over the file, whatever its order.
+        some = problems[:: max(1, len(problems) // count)][:count]
+        for one in answer_freely(sampler, some, config.reward, config.eval.seed):
+            lines.append(json.dumps({"set": name, **asdict(one)}, ensure_ascii=False) + "\n")
+    return "".join(lines)
