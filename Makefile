@@ -14,7 +14,7 @@ BIN := .venv/bin
 SETUP := $(PYTHON) setup/setup_env.py --device $(DEVICE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve check test test-remote test-clients train-nano eval-nano smol smol-data loadtest \
+.PHONY: help setup setup-dev serve check test test-remote test-smol test-clients train-nano eval-nano smol smol-data loadtest \
         bench-gateway bench-savings clean
 
 help: ## list the targets
@@ -35,10 +35,13 @@ check: setup-dev ## lint, format, types
 	$(BIN)/mypy
 
 test: setup-dev check ## check, then the core test suite, real vLLM included
-	$(BIN)/python -m pytest -m "not vllm_serve" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not vllm_serve and not smol" $(PYTEST_ARGS)
 
 test-remote: setup-dev ## the gateway over a real `vllm serve` of its own
 	$(BIN)/python -m pytest -m vllm_serve $(PYTEST_ARGS)
+
+test-smol: smol ## lhrm-smol served, one request per mode
+	$(BIN)/python -m pytest -m smol $(PYTEST_ARGS)
 
 test-clients: setup-dev ## other people's clients (Python, Node) against the real server; needs a package index
 	$(BIN)/python tests/clients/suite.py $(CLIENTS)

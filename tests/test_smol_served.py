@@ -1,0 +1,53 @@
+"""lhrm-smol as `make smol` built it: served, asked once in every mode. A suite apart (make test-smol)."""
+
+import sys
+
+import pytest
+from conftest import ROOT
+from openai import OpenAI
+from served import Served
+
+SMOL = ROOT / "models" / "lhrm-smol"
+SUM = "A baker has 36 rolls and sells 17 of them. Then he bakes 24 more. How many rolls does he have now?"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    command = [sys.executable, "-m", "lhrm_server", "--model", str(SMOL), "--port", "0"]
+    served = Served([*command, "--cpu-kv-cache-bytes", str(1 << 28)], tmp_path_factory.mktemp("smol-served"))
+    try:
+        yield OpenAI(base_url=served.ready() + "/v1", api_key="none")
+    finally:
+        served.end()
+
+
+def ask(client: OpenAI, question: str, mode: str):
+    return client.chat.completions.create(
+        model="lhrm-smol",
+        messages=[{"role": "user", "content": question}],
+        temperature=0,
+        max_tokens=300,
+        extra_headers={"X-LHRM-Mode": mode},
+    )
+
+
+@pytest.mark.smol
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mode", ["think", "no_think"])
+def test_a_forced_mode_obeys(client, mode):
+    reply = ask(client, SUM, mode)
+    assert reply.lhrm["mode"] == mode
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.choices[0].message.content.strip()
+    assert bool(reply.choices[0].message.reasoning) is (mode == "think")
+    assert (reply.usage.completion_tokens_details.reasoning_tokens > 0) is (mode == "think")
+
+
+@pytest.mark.smol
+@pytest.mark.timeout(600)
+def test_it_talks_without_thinking_and_thinks_where_steps_are_needed(client):
+    hello, hard = ask(client, "Hello! How are you today?", "auto"), ask(client, SUM, "auto")
+    assert [reply.lhrm["mode"] for reply in (hello, hard)] == ["no_think", "think"]
+    assert [reply.lhrm["source"] for reply in (hello, hard)] == ["model", "model"]
+    assert len(hello.choices[0].message.content.split()) > 2
+    assert "43" in hard.choices[0].message.content
