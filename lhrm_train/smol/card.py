@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lhrm_train.atomic import write_text
 from lhrm_train.evaluation_report import CURVE, DIFFICULTY
+from lhrm_train.format import NO_THINK_OPEN, THINK_OPEN
 from lhrm_train.measure import ROWS, read_settings
 from lhrm_train.report import baseline_lines, group, key_line, markdown, shown, summarise, table
 from lhrm_train.rows import Row, row_log, write_rows
@@ -19,9 +20,9 @@ from lhrm_train.smol.examples import Example
 HARD_LEVEL = 3
 SHOWN = 3  # examples of each sort
 
-INTRO = """# lhrm-smol
+INTRO = f"""# lhrm-smol
 
-SmolLM2-135M-Instruct (Apache-2.0), trained to open each answer with `<think>` or `<no_think>`: it works questions out
+SmolLM2-135M-Instruct (Apache-2.0), trained to open each answer with `{THINK_OPEN}` or `{NO_THINK_OPEN}`: it works questions out
 that need steps, and answers the others, and everyday conversation, directly. `make smol` builds it from the published
 base and the delta in `delta/`; `docs/smol.md` tells how its data was made and how it is trained. It is licensed as its
 base is, Apache-2.0.
