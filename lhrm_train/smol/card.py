@@ -22,10 +22,10 @@ SHOWN = 3  # examples of each sort
 
 INTRO = f"""# lhrm-smol
 
-SmolLM2-135M-Instruct (Apache-2.0), trained to open each answer with `{THINK_OPEN}` or `{NO_THINK_OPEN}`: it works questions out
-that need steps, and answers the others, and everyday conversation, directly. `make smol` builds it from the published
-base and the delta in `delta/`; `docs/smol.md` tells how its data was made and how it is trained. It is licensed as its
-base is, Apache-2.0.
+SmolLM2-135M-Instruct (Apache-2.0), trained to open each answer with `{THINK_OPEN}` or `{NO_THINK_OPEN}`: it works
+questions out that need steps, and answers the others, and everyday conversation, directly. `make smol` builds it from
+the published base and the delta in `delta/`; `docs/smol.md` tells how its data was made and how it is trained. It is
+licensed as its base is, Apache-2.0.
 
 **It is a small model.** Its knowledge is that of 135 million parameters: facts it tells are often wrong, and questions
 unlike those below come out wrong, with or without thinking.
