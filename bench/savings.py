@@ -31,7 +31,8 @@ from lhrm_loadtest.values import Values, bounds, joined
 
 from bench.driver import MAX_TOKENS
 from bench.mix import read_prompts
-from bench.servers import MODEL, ROOT, gateway
+from bench.servers import MODEL, NANO, ROOT, gateway
+from lhrm_train.digest import weights_digest
 
 ALONE, RUN, SLO_NAME = "alone", "run", "slo.json"
 MODES: tuple[Asked, ...] = ("auto", "think", "no_think")
@@ -63,7 +64,7 @@ class Size:
 
     @property
     def prompts(self) -> int:
-        """How many different prompts are measured, so that none comes twice."""
+        """How many prompts are measured; questions of closed sets come more than once."""
         return self.repeats * sum(step.requests for step in self.steps)
 
 
@@ -117,13 +118,14 @@ def _arm(mode: Asked, url: str) -> Arm:
 
 def begin_or_resume(directory: Path, settings: Settings, prompts: list[Prompt]) -> None:
     """Make the requests that `directory` lacks; the server may have moved to another port. Raises LoadTestError."""
-    info = read_run(directory)
+    info, note = read_run(directory), f"{MODEL}, weights {weights_digest(NANO)}"
     if info is None:
-        begin(directory, settings, prompts, About(shlex.join(["python", "-m", "bench.savings", *sys.argv[1:]]), SUITE))
+        command = shlex.join(["python", "-m", "bench.savings", *sys.argv[1:]])
+        begin(directory, settings, prompts, About(command, SUITE, note))
         return
-    moved = {"arms": settings.arms}
-    if info.settings.model_copy(update=moved) != settings or info.prompts_sha256 != digest(prompts):
-        raise LoadTestError(f"{directory} was begun with other settings or prompts; choose another --out")
+    same = info.settings.model_copy(update={"arms": settings.arms}) == settings
+    if not same or info.prompts_sha256 != digest(prompts) or info.note != note:
+        raise LoadTestError(f"{directory} was begun with other settings, prompts or weights; choose another --out")
     resume(directory, arms=settings.arms)
 
 

@@ -21,7 +21,7 @@ from lhrm_server.engine import GenerationRequest, Sampling
 from lhrm_server.engine_fake import FakeEngine, Script, Scripted
 from lhrm_server.engine_remote import RemoteEngine, RemoteOptions
 from lhrm_server.engine_vllm import DEFAULTS, EAGER_DEFAULTS, OFFLINE
-from lhrm_server.remote_link import Timeouts
+from lhrm_server.remote_place import Timeouts
 
 from lhrm_train.format import ChatTokenizer
 

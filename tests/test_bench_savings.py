@@ -29,7 +29,7 @@ def url(loop_thread, nano_tokenizer):
         yield url
 
 
-def test_no_prompt_is_measured_twice():
+def test_every_load_has_prompts_of_its_own():
     size = Size(alone=9, streams=(1, 64), per_step=96, repeats=3, warmup=8)
     assert [step.requests for step in size.steps] == [96, 512]
     assert size.prompts == 3 * (96 + 512)
@@ -54,7 +54,7 @@ def test_without_an_answer_there_is_no_slo(tmp_path):
         fix_slos(tmp_path)
 
 
-def test_a_whole_benchmark(url, tmp_path):
+def test_a_whole_benchmark(url, tmp_path, monkeypatch):
     measure_alone(tmp_path, url, TINY)
     slos = fix_slos(tmp_path)
     measure_run(tmp_path, url, TINY, slos)
@@ -78,8 +78,11 @@ def test_a_whole_benchmark(url, tmp_path):
     assert [one.position for one in again] == [one.position for one in rows]
     assert {one.session for one in again} == {0, 1}
     for other in (replace(TINY, repeats=1), replace(TINY, hard_share=0.0)):
-        with pytest.raises(LoadTestError, match="begun with other settings or prompts"):
+        with pytest.raises(LoadTestError, match="begun with other settings, prompts or weights"):
             measure_run(tmp_path, url, other, slos)
+    monkeypatch.setattr("bench.savings.weights_digest", lambda _: "retrained")
+    with pytest.raises(LoadTestError, match="begun with other settings, prompts or weights"):
+        measure_run(tmp_path, url, TINY, slos)
 
 
 def test_questions_in_another_mix():

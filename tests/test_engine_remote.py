@@ -26,7 +26,7 @@ from lhrm_server.engine import (
 )
 from lhrm_server.engine_fake import FakeEngine, Script
 from lhrm_server.engine_remote import RemoteOptions, make_remote_engine
-from lhrm_server.remote_link import Timeouts
+from lhrm_server.remote_place import Timeouts
 from lhrm_server.settings import Settings
 from remote_fixtures import asked, fake_vllm, listening, pair, remote_engine
 from starlette.responses import PlainTextResponse, Response
@@ -162,6 +162,14 @@ async def test_a_decision_without_an_end_is_an_engine_error(nano_tokenizer, prom
     async with pair(nano_tokenizer) as both:
         both.server.answers[COMPLETIONS] = Response(content, media_type="application/json")
         with pytest.raises(EngineError):
+            await collect(both.engine.generate(asked(prompt, max_tokens=1)))
+
+
+async def test_an_endless_decision_is_an_engine_error(nano_tokenizer, prompt, monkeypatch):
+    monkeypatch.setattr("lhrm_server.remote_link.LONGEST_EVENT_BYTES", 1000)
+    async with pair(nano_tokenizer) as both:
+        both.server.answers[COMPLETIONS] = Response("x" * 2000, media_type="application/json")
+        with pytest.raises(EngineError, match="sent more than 1000 bytes in one answer"):
             await collect(both.engine.generate(asked(prompt, max_tokens=1)))
 
 
@@ -359,7 +367,11 @@ async def chat_through(engine: Engine, tokenizer) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:8000", "ftp://x", "http://", "http://u:p@x", "http://x?y=1", "http://x#y"]
+    "url",
+    [
+        *("", "localhost:8000", "ftp://x", "http://", "http://u:p@x", "http://x?y=1", "http://x#y"),
+        *("http://x:99999", "http://x:abc", "http://a..b:80", f"http://{'a' * 64}:80"),
+    ],
 )
 def test_a_malformed_url_is_refused_at_once(nano_tokenizer, url):
     with pytest.raises(EngineError, match="engine URL"):
@@ -378,6 +390,10 @@ def test_the_key_comes_from_a_file(nano_tokenizer, tmp_path: Path):
     path.write_text("\n")
     with pytest.raises(EngineError, match="is empty"):
         make_remote_engine("http://x", NANO, nano_tokenizer, api_key_file=path)
+    for content in ("sk-one\nsk-two\n", "sk-\0"):
+        path.write_text(content)
+        with pytest.raises(EngineError, match="expected one line of printable characters"):
+            make_remote_engine("http://x", NANO, nano_tokenizer, api_key_file=path)
     path.write_text("sk-secret\n")
     assert make_remote_engine("http://x", NANO, nano_tokenizer, api_key_file=path)._options.api_key == "sk-secret"
 

@@ -10,7 +10,7 @@ from conftest import collect
 from fake_vllm import error
 from lhrm_server.engine import EngineError, EngineTimeoutError, EngineUnreachableError, TokenDelta
 from lhrm_server.engine_fake import FakeEngine, Script
-from lhrm_server.remote_link import Timeouts
+from lhrm_server.remote_place import Timeouts
 from remote_fixtures import asked, fake_vllm, free_port, listening, remote_engine
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 

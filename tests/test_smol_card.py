@@ -87,6 +87,15 @@ def test_rows_of_other_settings_are_refused(folder, data):
         measure_smol(NANO, NANO, data, folder, other, 1)
 
 
+def test_figures_of_another_base_or_other_answers_are_refused(folder, data, tmp_path, monkeypatch):
+    digests = {"base": "another"}
+    monkeypatch.setattr(smol_evaluation, "weights_digest", lambda path: digests.get(path.name, "same"))
+    monkeypatch.setattr(smol_evaluation, "digest_of", lambda _: "same")
+    (tmp_path / "inputs.json").write_text(json.dumps({"model": "same", "base": "same", "answers": "same"}))
+    with pytest.raises(ConfigError, match="was measured with another base: use another directory"):
+        measure_smol(NANO, data / "base", data, tmp_path, CONFIG, 1)
+
+
 def test_an_example_holds_what_the_model_chose(nano_tokenizer):
     sampler = LocalSampler.load(NANO, CONFIG.eval)
     problems = [

@@ -20,7 +20,7 @@ from lhrm_server.engine import (
 from lhrm_server.engine_fake import Script
 from lhrm_server.engine_remote import RemoteEngine
 from lhrm_server.remote_check import Served
-from lhrm_server.remote_link import Timeouts
+from lhrm_server.remote_place import Timeouts
 from remote_fixtures import QUICK, asked, fake_vllm, listening, remote_engine
 from torture_proxy import PLAIN, Torture, TortureProxy
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from lhrm_train.atomic import write_json, write_text
-from lhrm_train.config import DataConfig, RunConfig
+from lhrm_train.config import ConfigError, DataConfig, RunConfig
+from lhrm_train.digest import digest_of, weights_digest
 from lhrm_train.evaluation import Questions, evaluate_questions, questions_of
 from lhrm_train.format import Mode
 from lhrm_train.samplers import LocalSampler, Sampler
@@ -17,7 +18,7 @@ from lhrm_train.smol.perplexity import perplexity
 from lhrm_train.sources import read_problems
 
 TEST, EVERYDAY, GYM = "test", "everyday", "gym"
-PERPLEXITY, EXAMPLES = "perplexity.json", "examples.jsonl"
+PERPLEXITY, EXAMPLES, INPUTS = "perplexity.json", "examples.jsonl", "inputs.json"
 # Tasks of reasoning-gym that are near the trained kinds, none of whose questions is trained on.
 GYM_TASKS = (
     "basic_arithmetic",
@@ -39,8 +40,12 @@ EXAMPLES_OF = {TEST: 60, EVERYDAY: 12}
 def measure_smol(model: Path, base: Path, data: Path, out: Path, config: RunConfig, gym_per_task: int) -> None:
     """Write rows and reports of every set, perplexities and examples into `out`; what is there is not made again.
 
-    Raises ConfigError where `out` is of another model, or a set cannot be read.
+    Raises ConfigError where `out` is of another model, base or data, or a set cannot be read.
     """
+    held_out = data / "held-out-answers.jsonl"
+    _refuse_others(
+        out, {"model": weights_digest(model), "base": weights_digest(base), "answers": digest_of([held_out])}
+    )
     sampler = LocalSampler.load(model, config.eval)
     sets = question_sets(data, config, gym_per_task)
     for name, questions in sets.items():
@@ -48,10 +53,18 @@ def measure_smol(model: Path, base: Path, data: Path, out: Path, config: RunConf
     if not (out / EXAMPLES).is_file():
         write_text(out / EXAMPLES, _examples(sampler, sets, config))
     if not (out / PERPLEXITY).is_file():
-        held_out = data / "held-out-answers.jsonl"
         own, tokens = perplexity(model, held_out, Mode.NO_THINK)
         before, _ = perplexity(base, held_out, None)
         write_json(out / PERPLEXITY, {"model": own, "base": before, "tokens": tokens})
+
+
+def _refuse_others(out: Path, inputs: Mapping[str, str]) -> None:
+    """Write what is measured here, or compare it with what was."""
+    path = out / INPUTS
+    if path.is_file() and (before := json.loads(path.read_text(encoding="utf-8"))) != inputs:
+        other = [name for name, digest in inputs.items() if before.get(name) != digest]
+        raise ConfigError(f"{out} was measured with another {', '.join(other)}: use another directory")
+    write_json(path, dict(inputs))
 
 
 def question_sets(data: Path, config: RunConfig, gym_per_task: int) -> dict[str, Questions]:

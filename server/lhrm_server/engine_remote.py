@@ -27,7 +27,8 @@ from .engine import (
 )
 from .remote_body import completion_body, completion_headers
 from .remote_check import Served, check_decide, identify
-from .remote_link import TAIL_S, Place, RemoteLink, Timeouts
+from .remote_link import TAIL_S, RemoteLink
+from .remote_place import Place, Timeouts
 from .remote_reply import delta_of
 
 log = logging.getLogger(__name__)

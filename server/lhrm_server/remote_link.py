@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
 from .engine import EngineDeadError, EngineError, EngineTimeoutError, EngineUnreachableError
-from .event_stream import EventDecoder
+from .event_stream import LONGEST_EVENT_BYTES, EventDecoder
+from .remote_place import Place, Timeouts
 from .remote_reply import DONE, error_of_response
 
 COMPLETIONS = "/v1/completions"
@@ -24,46 +25,14 @@ RETRY_PAUSES_S = (0.1, 0.4)
 # Shorter than the 5 s after which vLLM's server closes an idle connection: a call must not meet the closing.
 KEEPALIVE_S = 2.0
 TAIL_S = 1.0
+# What a server does not take for so long is given up. Without it a call that timed out would hold its socket for as
+# long as the server neither reads nor goes away.
+UNSENT_S = 30.0
+LONGEST_HEADER_BYTES = 1 << 16
+# aiohttp raises RuntimeError where the framing of a body broke while nobody was reading it.
+BROKEN = (aiohttp.ClientError, RuntimeError)
 CUT = "the engine closed the stream before the end of the answer"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """Seconds that each part of a call may take.
-
-    `first_event_s` includes the wait in the engine's queue; `idle_s` is the longest silence between two events, and
-    comments that keep the connection alive do not break it; `total_s` holds from the call to its last event, the
-    time included in which the caller does not read; `control_s` is for each question at the start.
-    """
-
-    connect_s: float = 5.0
-    first_event_s: float = 300.0
-    idle_s: float = 60.0
-    total_s: float = 3600.0
-    control_s: float = 30.0
-    health_s: float = 2.0
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value > 0:
-                raise ValueError(f"{name}={value!r}: expected more than 0")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the engine listens, without a trailing ``/v1``. Raises ValueError on what is not a plain HTTP URL."""
-
-    url: str
-    api_key: str | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"engine URL {self.url!r}: expected http://host:port or https://host:port")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise ValueError("engine URL: expected no user name, query or fragment; the key has its own option")
-        object.__setattr__(self, "url", self.url.rstrip("/").removesuffix("/v1"))
 
 
 @dataclass(frozen=True)
@@ -90,12 +59,14 @@ class RemoteLink:
         # No limit on connections: the gateway's own admission is the one queue. Neither proxies nor .netrc of the
         # environment have a say in a call between two servers, nor have cookies.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, socket_factory=_socket),
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
+            max_line_size=LONGEST_HEADER_BYTES,
+            max_field_size=LONGEST_HEADER_BYTES,
         )
 
     async def status(self, path: str) -> int:
@@ -139,8 +110,8 @@ class RemoteLink:
         until = self._first_until()
         async with self._response(body, headers, until, JSON) as response:
             try:
-                return await self._within(until, response.read())
-            except aiohttp.ClientError as exc:
+                return await self._within(until, _read(response))
+            except BROKEN as exc:
                 raise EngineError(CUT) from exc
 
     async def close(self) -> None:
@@ -150,7 +121,9 @@ class RemoteLink:
         for waiting in self._waiting:
             if not waiting.expired():
                 waiting.reschedule(now)
-        await self._session.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TAIL_S):
+                await self._session.close()
 
     def _first_until(self) -> float:
         timeouts = self._timeouts
@@ -160,13 +133,15 @@ class RemoteLink:
         until = asyncio.get_running_loop().time() + limit_s
         try:
             return await self._within(until, self._answer(method, path, body))
-        except aiohttp.ClientError as exc:
+        except aiohttp.ClientConnectionError as exc:
             raise self._unreachable(exc) from exc
+        except BROKEN as exc:
+            raise self._no_http(exc) from exc
 
     async def _answer(self, method: str, path: str, body: Mapping[str, Any] | None) -> Answer:
         asked = self._session.request(method, self.url + path, json=body, allow_redirects=False)
         async with asked as response:
-            return Answer(response.status, response.headers, await response.read())
+            return Answer(response.status, response.headers, await _read(response))
 
     @asynccontextmanager
     async def _response(
@@ -186,10 +161,12 @@ class RemoteLink:
         for pause_s in (*RETRY_PAUSES_S, None):
             try:
                 response = await self._send(body, headers, until)
-            except aiohttp.ClientError as exc:
+            except aiohttp.ClientConnectionError as exc:
                 # Who did not answer for seconds has been waited for.
                 if pause_s is None or isinstance(exc, aiohttp.ConnectionTimeoutError):
                     raise self._unreachable(exc) from exc
+            except BROKEN as exc:
+                raise self._no_http(exc) from exc
             else:
                 if pause_s is None or response.status != 503 or "retry-after" in response.headers:
                     return await self._accepted(response, until, kind)
@@ -204,12 +181,12 @@ class RemoteLink:
         return await self._session.post(self._completions, json=body, headers=headers, allow_redirects=False)
 
     async def _accepted(self, response: aiohttp.ClientResponse, until: float, kind: str) -> aiohttp.ClientResponse:
-        given = response.headers.get("content-type", "")
+        given = response.headers.get("content-type", "").lower()
         if response.status == 200 and given.startswith(kind):
             return response
         try:
-            content = await self._within(until, response.read())
-        except aiohttp.ClientError:
+            content = await self._within(until, _read(response))
+        except BROKEN:
             content = b""
         finally:
             response.close()
@@ -219,7 +196,7 @@ class RemoteLink:
 
     async def _finish(self, response: aiohttp.ClientResponse) -> None:
         """Read the end of a body after its last event, for only then its connection can be used again."""
-        with suppress(EngineError, aiohttp.ClientError):
+        with suppress(EngineError, *BROKEN):
             await self._within(asyncio.get_running_loop().time() + TAIL_S, response.content.readany())
 
     async def _within(self, until: float, step: Awaitable[T]) -> T:
@@ -246,16 +223,38 @@ class RemoteLink:
         why = " ".join(str(exc).split()) or type(exc).__name__
         return EngineUnreachableError(f"nothing answers at {self.url}: {why}")
 
+    def _no_http(self, exc: Exception) -> EngineError:
+        return EngineError(f"what answers at {self.url} is not HTTP: {' '.join(str(exc).split())}")
+
 
 async def _next_chunk(response: aiohttp.ClientResponse) -> bytes:
     """Return the next bytes of a body. Its end comes after ``[DONE]``, so here it is a cut, however it looks."""
     try:
         chunk = await response.content.readany()
-    except aiohttp.ClientError as exc:
+    except BROKEN as exc:
         raise EngineError(CUT) from exc
     if not chunk:
         raise EngineError(CUT)
     return chunk
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Return a whole body. Raises EngineError for one that is longer than an event of a stream may be."""
+    parts, size = [], 0
+    async for chunk in response.content.iter_any():
+        parts.append(chunk)
+        size += len(chunk)
+        if size > LONGEST_EVENT_BYTES:
+            raise EngineError(f"the engine sent more than {LONGEST_EVENT_BYTES} bytes in one answer")
+    return b"".join(parts)
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol = address[:3]
+    made = socket.socket(family, kind, protocol)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNSENT_S * 1000))
+    return made
 
 
 def _decoded(decoder: EventDecoder, chunk: bytes) -> list[bytes]:
