@@ -20,7 +20,7 @@ come out wrong as well; `docs/experiments.md` measures them.
 
 ## What it was trained on
 Generated questions with programmatic traces, each trace recomputed by an independent checker:
-{kinds}. About a quarter of the samples carry a system message, one or two earlier turns, or both.
+{kinds}. About three in ten of the samples carry a system message, one or two earlier turns, or both.
 Open questions are split by a hash of their content (80 % train, 10 % validation, 10 % test); closed sets
 ({closed}) are shared by all splits.
 
