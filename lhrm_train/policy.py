@@ -19,7 +19,7 @@ from lhrm_train.config import ConfigError, LoraConfig
 from lhrm_train.format import ChatTokenizer
 from lhrm_train.optim import Optimizers
 from lhrm_train.rollout import for_sampling
-from lhrm_train.scorer import TokenScorer
+from lhrm_train.scorer import TokenScorer, choose_attention
 from lhrm_train.sharding import (
     gather_model,
     gather_optimizer,
@@ -48,6 +48,7 @@ class Policy:
             marks = chat.encode_template(chat.manifest.turn_start + chat.manifest.turn_end)
             self._adapters = _add_adapters(self.lm, lora, sorted({*astuple(chat.tags), *marks}))
         self.lm.to(device)  # type: ignore[arg-type]
+        choose_attention(self.lm, device, row_length)
         if checkpointing:
             self.lm.gradient_checkpointing_enable({"use_reentrant": False})
         self.scorer = TokenScorer(self.lm)

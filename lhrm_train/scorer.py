@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lhrm_train.data import Batch
+
+
+LONGEST_EAGER_ROW = 512  # tokens; the scores of a longer row cost more than the fused kernel saves
+
+
+def choose_attention(lm: PreTrainedModel, device: torch.device, row_length: int) -> None:
+    """Set the attention that trains fastest: on a CPU torch's fused kernel loses to plain matmuls on short rows."""
+    if device.type == "cpu" and row_length <= LONGEST_EAGER_ROW:
+        lm.set_attn_implementation("eager")
 
 
 class TokenScorer(nn.Module):
@@ -19,11 +29,21 @@ class TokenScorer(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return fp32 logits (M, V)."""
         hidden = self.lm.base_model(
-            input_ids=batch.input_BT, position_ids=batch.position_BT, attention_mask=batch.mask(), use_cache=False
+            input_ids=batch.input_BT, position_ids=batch.position_BT, attention_mask=self._mask(batch), use_cache=False
         ).last_hidden_state
         picked = hidden.flatten(0, 1).index_select(0, batch.source_M)
         logits: Tensor = self.lm.get_output_embeddings()(picked)
         return logits.float()
+
+    def _mask(self, batch: Batch) -> Tensor:
+        """Return the mask as the attention takes it: the fused kernel booleans, plain attention what is added."""
+        allowed = batch.mask()
+        if self.lm.config._attn_implementation != "eager":
+            return allowed
+        device = allowed.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.lm.dtype
+        lowest = torch.finfo(dtype).min
+        return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, lowest)
 
 
 def target_logprobs(logits_MV: Tensor, target_M: Tensor) -> Tensor:

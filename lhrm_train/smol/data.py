@@ -75,7 +75,7 @@ def _demonstrations(mixture: Mixture, answers: Answers, seed: int) -> list[Row]:
     rows = [_shown(item, place, rng, mixture, think=True) for item in thought]
     rows += [_shown(item, place, rng, mixture, think=False) for item in direct]
     for prompt in prompts_of("train"):
-        for answer in answers.get(prompt.prompt, ())[: mixture.chat_answers]:
+        for answer in (answers.get(prompt.prompt, ()) * mixture.answer_repeats)[: mixture.chat_answers]:
             plan = prompt.plan if rng.random() < mixture.chat_think_share else ""
             rows.append(_said(place.around(prompt.prompt), answer, plan))
     given = {prompt.prompt: prompt.answer for prompt in prompts_of("train") if prompt.answer}
