@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,11 +19,11 @@ from lhrm_train.devices import accelerator
 from lhrm_train.digest import data_digest, weights_digest
 from lhrm_train.format import Manifest
 from lhrm_train.metrics import METRICS_NAME
-from lhrm_train.stop import InterruptedRunError
 
 NAME = "run.json"
 # Which stages run now, and how long and how they are measured, changes nothing that is trained.
 FREE = ("threads", "stages", "eval")
+NOTE_EVERY_S = 20.0  # at most so much of a killed stage's time is lost
 
 
 def _environment() -> dict[str, str]:
@@ -65,19 +66,29 @@ class RunRecord:
         accelerator().wait_for_everyone()
 
     def run(self, name: str, work: Callable[[], object]) -> None:
-        """Do the work of a stage and note its time; one that was interrupted and resumed counts all of its parts."""
-        start = time.monotonic()
+        """Do the work of a stage and note its time; one that was stopped or killed and resumed counts all its parts."""
+        start, before = time.monotonic(), self._record.get("seconds", {}).get(name, 0.0)
+        ended = threading.Event()
+
+        def note() -> None:
+            self._note(name, before + time.monotonic() - start)
+
+        def note_now_and_then() -> None:
+            while not ended.wait(NOTE_EVERY_S):
+                note()
+
+        clock = threading.Thread(target=note_now_and_then, daemon=True)
+        clock.start()
         try:
             work()
-        except InterruptedRunError:
-            self._note(name, time.monotonic() - start)
-            raise
-        self._note(name, time.monotonic() - start)
+        finally:
+            ended.set()
+            clock.join()
+            note()
 
     def _note(self, name: str, seconds: float) -> None:
         if self._main:
-            before = self._record["seconds"].get(name, 0.0)
-            self._record["seconds"][name] = round(before + seconds, 1)
+            self._record["seconds"][name] = round(seconds, 1)
             write_json(self._out / NAME, self._record)
 
 

@@ -9,7 +9,6 @@ from transformers import PreTrainedModel
 
 from lhrm_train.data import Batch
 
-
 LONGEST_EAGER_ROW = 512  # tokens; the scores of a longer row cost more than the fused kernel saves
 
 

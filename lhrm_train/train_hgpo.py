@@ -33,7 +33,7 @@ from lhrm_train.optim import Optimizers, trapezoid
 from lhrm_train.policy import Policy
 from lhrm_train.problems import Problem
 from lhrm_train.rewards import Judge
-from lhrm_train.scorer import TokenScorer, target_logprobs
+from lhrm_train.scorer import TokenScorer, choose_attention, target_logprobs
 from lhrm_train.sharding import gather_model, shard, spread_model
 
 FINAL_LR_SHARE = 0.03
@@ -90,6 +90,7 @@ class HGPOTrainer:
         if self.policy.has_adapters or renewed:
             return self.scorer
         model: Any = load_model(init)
+        choose_attention(model, self.accelerator.device, self.config.row_length)
         reference = TokenScorer(model.to(self.accelerator.device).eval()).requires_grad_(False)
         if self.config.shard and self.accelerator.num_processes > 1:
             shard(reference, self.accelerator.device)

@@ -1,17 +1,23 @@
 """The HTTP side of a remote engine against servers that break the rules."""
 
 import asyncio
+import os
+import ssl
+import sys
 import time
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
-from lhrm_server.engine import EngineError, EngineTimeoutError
+from lhrm_server.engine import EngineError, EngineTimeoutError, EngineUnreachableError
 from lhrm_server.remote_link import RemoteLink
 from lhrm_server.remote_place import Place, Timeouts
 
 
 @asynccontextmanager
-async def answering_raw(*parts: bytes):
+async def answering_raw(*parts: bytes, tls: ssl.SSLContext | None = None):
     """Listen, answer every request with `parts`, a little apart, and collect what was asked."""
     calls: list[bytes] = []
     over = asyncio.Event()
@@ -26,9 +32,9 @@ async def answering_raw(*parts: bytes):
         await over.wait()
         writer.transport.abort()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", calls
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}", calls
         over.set()
         await asyncio.sleep(0.1)
 
@@ -36,6 +42,81 @@ async def answering_raw(*parts: bytes):
 async def drained(stream) -> None:
     async for _ in stream:
         pass
+
+
+def self_signed(folder) -> tuple[Path, ssl.SSLContext]:
+    """Return the certificate of a server at 127.0.0.1 that nobody knows, and its context."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "engine")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private = folder / "engine.pem", folder / "engine.key"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    pem, pkcs8, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    private.write_bytes(key.private_bytes(pem, pkcs8, plain))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, private)
+    return certificate, context
+
+
+GREETING = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"
+ASK_STATUS = """
+import asyncio, sys
+from lhrm_server.remote_link import RemoteLink
+from lhrm_server.remote_place import Place, Timeouts
+async def main():
+    link = RemoteLink(Place(sys.argv[1]), Timeouts(health_s=20))
+    print(await link.status("/health"))
+    await link.close()
+asyncio.run(main())
+"""
+
+
+async def test_https_with_an_unknown_certificate_is_refused_at_once(tmp_path):
+    async with answering_raw(GREETING, tls=self_signed(tmp_path)[1]) as (url, calls):
+        link = RemoteLink(Place(url), Timeouts())
+        for call in (link.whole({}, {}), link.status("/health")):
+            with pytest.raises(EngineUnreachableError, match=r"no trusted TLS connection .*SSL_CERT_FILE.*CERTIFICATE"):
+                await call
+        await link.close()
+        assert calls == []
+
+
+async def test_https_where_plain_http_is_spoken_is_told():
+    async def refuse(reader, writer):
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        link = RemoteLink(Place(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"), Timeouts())
+        with pytest.raises(EngineUnreachableError, match="no trusted TLS connection"):
+            await link.status("/health")
+        await link.close()
+
+
+async def test_https_with_a_certificate_that_the_environment_names(tmp_path):
+    certificate, context = self_signed(tmp_path)
+    async with answering_raw(GREETING, tls=context) as (url, calls):
+        environment = {**os.environ, "SSL_CERT_FILE": str(certificate)}
+        # aiohttp reads the authorities when it is imported, so another process asks.
+        asking = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", ASK_STATUS, url, env=environment, stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await asyncio.wait_for(asking.communicate(), 60)
+        assert out.decode().strip() == "204"
+        assert calls[0].startswith(b"GET /health HTTP/1.1")
 
 
 NO_HTTP = {

@@ -1,6 +1,7 @@
 """A run goes on with the settings, the HFT checkpoint and the data it began with, and with nothing else."""
 
 import json
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -32,20 +33,38 @@ def test_settings_that_training_reads_may_not_change(tmp_path):
     assert read_record(tmp_path)["config"]["hgpo"]["lr"] == 0.0002
 
 
+class KilledError(Exception):
+    pass
+
+
 def test_seconds_of_a_stage_add_up_over_interruptions(tmp_path, monkeypatch):
     def stopped():
         raise InterruptedRunError
 
-    times = iter([10.0, 12.5, 100.0, 101.0, 200.0])
+    times = iter([10.0, 12.5, 100.0, 101.0, 200.0, 204.0])
     # In place of the module in this one: other threads of the process ask the real one.
     monkeypatch.setattr("lhrm_train.run_record.time", SimpleNamespace(monotonic=lambda: next(times)))
     with pytest.raises(InterruptedRunError):
         RunRecord(tmp_path, RunConfig(), None).run("hft", stopped)
     RunRecord(tmp_path, RunConfig(), None).run("hft", lambda: None)
     assert read_record(tmp_path)["seconds"] == {"hft": 3.5}
-    with pytest.raises(ZeroDivisionError):  # a stage that failed did not run here
+    with pytest.raises(ZeroDivisionError):  # what it did until then may have been saved
         RunRecord(tmp_path, RunConfig(), None).run("hgpo", lambda: 1 / 0)
-    assert read_record(tmp_path)["seconds"] == {"hft": 3.5}
+    assert read_record(tmp_path)["seconds"] == {"hft": 3.5, "hgpo": 4.0}
+
+
+def test_a_killed_stage_has_its_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr("lhrm_train.run_record.NOTE_EVERY_S", 0.01)
+
+    def killed_later():
+        deadline = time.monotonic() + 30
+        while read_record(tmp_path)["seconds"].get("hft", 0) < 0.2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        raise KilledError(read_record(tmp_path)["seconds"]["hft"])  # what a killed process leaves behind
+
+    with pytest.raises(KilledError) as left:
+        RunRecord(tmp_path, RunConfig(), None).run("hft", killed_later)
+    assert 0.2 <= left.value.args[0] < 30
 
 
 def test_another_hft_checkpoint_is_refused(tmp_path):

@@ -162,8 +162,8 @@ class RemoteLink:
             try:
                 response = await self._send(body, headers, until)
             except aiohttp.ClientConnectionError as exc:
-                # Who did not answer for seconds has been waited for.
-                if pause_s is None or isinstance(exc, aiohttp.ConnectionTimeoutError):
+                # Who did not answer for seconds has been waited for; who is not trusted will not be in a moment.
+                if pause_s is None or isinstance(exc, aiohttp.ConnectionTimeoutError | aiohttp.ClientSSLError):
                     raise self._unreachable(exc) from exc
             except BROKEN as exc:
                 raise self._no_http(exc) from exc
@@ -221,6 +221,8 @@ class RemoteLink:
 
     def _unreachable(self, exc: aiohttp.ClientError) -> EngineUnreachableError:
         why = " ".join(str(exc).split()) or type(exc).__name__
+        if isinstance(exc, aiohttp.ClientSSLError):
+            return EngineUnreachableError(f"no trusted TLS connection to {self.url} (SSL_CERT_FILE adds a CA): {why}")
         return EngineUnreachableError(f"nothing answers at {self.url}: {why}")
 
     def _no_http(self, exc: Exception) -> EngineError:
