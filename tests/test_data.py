@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lhrm_train.data import Group, Sample, collate, collate_groups, pack, share_prompts
-from lhrm_train.scorer import TokenScorer, target_logprobs
+from lhrm_train.scorer import LONGEST_EAGER_ROW, TokenScorer, choose_attention, target_logprobs
 from tests.tiny_model import tiny_llama
 
 
@@ -43,9 +43,13 @@ def test_collate_by_hand():
     assert allowed[7].tolist() == [False] * 7 + [True]
 
 
-def test_packing_changes_no_log_probability():
+@pytest.mark.parametrize("longest", [0, 512], ids=["fused", "plain"])
+def test_packing_changes_no_log_probability(longest, monkeypatch):
+    monkeypatch.setattr("lhrm_train.scorer.LONGEST_EAGER_ROW", longest)
     samples = [Sample([5, 6, 7], [8, 9]), Sample([10, 11], [12, 13, 14])]
-    scorer = TokenScorer(tiny_llama())
+    lm = tiny_llama()
+    choose_attention(lm, torch.device("cpu"), 12)
+    scorer = TokenScorer(lm)
     with torch.no_grad():
         packed = collate(samples, [[0, 1]], 12)
         together = target_logprobs(scorer(packed), packed.target_M)
@@ -53,7 +57,23 @@ def test_packing_changes_no_log_probability():
         for sample in samples:
             one = collate([sample], [[0]], len(sample))
             alone.append(target_logprobs(scorer(one), one.target_M))
-    assert torch.allclose(together, torch.cat(alone), atol=2e-2)
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+
+
+def test_attention_changes_no_log_probability(tmp_path):
+    batch = collate([Sample([5, 6, 7], [8, 9]), Sample([10, 11], [12, 13, 14])], [[0, 1]], 12)
+    found = {}
+    for length in (LONGEST_EAGER_ROW, LONGEST_EAGER_ROW + 1):
+        lm = tiny_llama()
+        choose_attention(lm, torch.device("cpu"), length)
+        for dtype in (None, torch.bfloat16):
+            with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
+                kind = lm.config._attn_implementation
+                found[kind, dtype] = target_logprobs(TokenScorer(lm)(batch), batch.target_M)
+        lm.save_pretrained(tmp_path)
+        assert "attn" not in (tmp_path / "config.json").read_text().replace("attention", "")
+    assert torch.allclose(found["eager", None], found["sdpa", None], atol=1e-5)
+    assert torch.allclose(found["eager", torch.bfloat16], found["sdpa", torch.bfloat16], atol=2e-2)
 
 
 def test_collate_groups_by_hand():
