@@ -34,6 +34,16 @@ def test_hgpo_when_think_wins():
     assert decision.tolist() == [[[2, 0], [-1, -1]]]
 
 
+@pytest.mark.parametrize("rollouts", [2, 3, 4, 8])
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_winner_never_pushes_the_losing_tag_up(rollouts, alpha):
+    data = groups([1] + [0] * (rollouts - 1), [1] * rollouts)  # the one right think sample stands out in its mode
+    think, no_think = advantages("hgpo", data, replace(HGPO, alpha=alpha))[1][0]
+    assert think.max() <= 0 < no_think.min()
+    literal = advantages("hgpo", data, replace(HGPO, alpha=alpha, decision_objective="ratio"))[1][0, 0]
+    assert literal[0] == pytest.approx((rollouts - 1) ** 0.5 - alpha)
+
+
 def test_hgpo_ties_go_to_no_think_and_alpha_scales_the_tag_only():
     response, decision = advantages("hgpo", groups([1, 1], [1, 1]), replace(HGPO, alpha=0.5))
     assert response.abs().sum() == 0
@@ -61,11 +71,12 @@ def test_an_invalid_rollout_changes_no_other_advantage():
 
 @pytest.mark.parametrize("paper", [False, True])
 def test_a_mode_without_a_valid_rollout_neither_wins_nor_loses(paper):
-    config = replace(HGPO, mask_both_fail=not paper)
+    config = replace(HGPO, mask_both_fail=not paper, decision_objective="ratio")
     for think, no_think in (([NAN, NAN], [1, 0]), ([1, 0], [NAN, NAN]), ([NAN, NAN], [0, 0])):
         response, decision = advantages("hgpo", groups(think, no_think), config)
         assert decision.tolist() == response.tolist()  # the intra term alone
         assert not decision.isnan().any()
+        assert advantages("hgpo", groups(think, no_think))[1].max() <= 0  # no winner, so no tag is pushed up
 
 
 def test_grpo_pools_both_modes():
