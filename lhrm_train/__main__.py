@@ -9,8 +9,6 @@ from pathlib import Path
 
 from lhrm_train.config import ConfigError, RunConfig, load_config, recipe_names
 
-# Without these, glibc returns freed tensors to the kernel and page faults take most of a CPU run.
-ALLOCATOR = "glibc.malloc.mmap_threshold=2147483648:glibc.malloc.trim_threshold=8589934592:glibc.malloc.mmap_max=0"
 INTERRUPTED = 130
 
 
@@ -63,13 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tune_process(threads: int) -> None:
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = ALLOCATOR
-        os.execv(sys.executable, [sys.executable, "-m", "lhrm_train", *sys.argv[1:]])
+def _tune_process(config: RunConfig) -> None:
+    from lhrm_train.allocator import set_allocator
+
+    set_allocator("lhrm_train", large_vocabulary=bool(config.base.path))  # that of a random base is small
     import torch
 
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
 
 
 def _config(arguments: argparse.Namespace) -> RunConfig:
@@ -131,7 +129,7 @@ def _trained(arguments: argparse.Namespace) -> str | int:
         return _fail(1, f"{exc.name} is missing; install the extra: pip install 'lhrm[train]'")
     except FormatError as exc:
         return _fail(1, exc)
-    _tune_process(config.threads)
+    _tune_process(config)
     from lhrm_train.errors import USER_ERRORS
     from lhrm_train.stop import InterruptedRunError
 

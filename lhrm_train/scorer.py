@@ -9,6 +9,8 @@ from transformers import PreTrainedModel
 
 from lhrm_train.data import Batch
 
+# The head computes for a multiple of so many positions: on a CPU every new shape is compiled, and kept.
+HEAD_ROWS = 64
 LONGEST_EAGER_ROW = 512  # tokens; the scores of a longer row cost more than the fused kernel saves
 
 
@@ -30,9 +32,11 @@ class TokenScorer(nn.Module):
         hidden = self.lm.base_model(
             input_ids=batch.input_BT, position_ids=batch.position_BT, attention_mask=self._mask(batch), use_cache=False
         ).last_hidden_state
-        picked = hidden.flatten(0, 1).index_select(0, batch.source_M)
+        trained = batch.trained_tokens
+        source = F.pad(batch.source_M, (0, -trained % HEAD_ROWS))
+        picked = hidden.flatten(0, 1).index_select(0, source)
         logits: Tensor = self.lm.get_output_embeddings()(picked)
-        return logits.float()
+        return logits.float()[:trained]
 
     def _mask(self, batch: Batch) -> Tensor:
         """Return the mask as the attention takes it: the fused kernel booleans, plain attention what is added."""

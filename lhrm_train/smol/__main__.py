@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -129,12 +128,10 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {
 
 def main() -> int:
     """Run the command line; returns the exit status."""
-    from lhrm_train.__main__ import ALLOCATOR
+    from lhrm_train.allocator import set_allocator
 
     arguments = _parser().parse_args()
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = ALLOCATOR
-        os.execv(sys.executable, [sys.executable, "-m", "lhrm_train.smol", *sys.argv[1:]])
+    set_allocator("lhrm_train.smol", large_vocabulary=True)
     from lhrm_train.errors import USER_ERRORS
     from lhrm_train.smol.answers import AnswersError
     from lhrm_train.smol.build import BuildError
