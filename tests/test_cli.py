@@ -92,3 +92,11 @@ def test_the_example_policy_of_the_documents_is_a_policy(tmp_path):
 def test_no_header_replaces_the_address_of_a_connection():
     server = GatewayServer(FastAPI(), Settings("m"), FakeEngine(TOKENIZER))
     assert server.config.proxy_headers is False
+
+
+def test_a_mistake_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(["--port", "abc"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said == "lhrm-serve: error: argument --port: invalid int value: 'abc' (see lhrm-serve --help)\n"

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .control import Wish
 from .engine_vllm import VllmOptions
@@ -101,8 +101,14 @@ def _remote(
     return RemoteFlags(given["engine_url"], given["engine_model"], given["engine_api_key_file"])
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say it on one line, as every other mistake of the start."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lhrm-serve",
         description="Serve a large hybrid-reasoning model over an OpenAI-compatible API.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
