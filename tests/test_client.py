@@ -147,6 +147,10 @@ def test_stream_request_asks_for_usage(shell):
         ("\ud800", {}, "messages"),
         ([], {}, "messages is empty"),
         (["q"], {}, r"messages\[0\]"),
+        ({"role": "user"}, {}, r"messages\[0\]"),
+        (5, {}, "messages=5"),
+        (None, {}, "messages=None"),
+        ("q", {"deadline_s": 1e300}, r"deadline_s=1e\+300"),
         ("q", {"extra": {"stream": True}}, "stream"),
         ("q", {"extra": {"tools": object()}}, "tools"),
     ],
@@ -176,7 +180,18 @@ def test_unknown_option_is_a_type_error(shell, method):
         ({"base_url": BASE, "max_retries": 1.5}, "max_retries=1.5"),
         ({"base_url": BASE, "timeout": 0}, "timeout=0"),
         ({"base_url": BASE, "timeout": None}, "timeout=None"),
+        ({"base_url": b"http://a"}, "base_url=b'http://a'"),
+        ({"base_url": "http://.."}, r"base_url='http://\.\.'"),
+        ({"base_url": "http://a:99999"}, "99999 is not a port"),
+        ({"base_url": BASE, "timeout": 1e300}, r"timeout=1e\+300"),
+        ({"base_url": BASE, "model": 5}, "model=5"),
         ({"base_url": BASE, "headers": {"X-A": "é"}}, r"headers\['X-A'\]='é'"),
+        ({"base_url": BASE, "headers": {"X-A": "a "}}, r"headers\['X-A'\]='a '"),
+        ({"base_url": BASE, "headers": {"é": "x"}}, "headers: 'é'"),
+        ({"base_url": BASE, "headers": {"a b": "x"}}, "headers: 'a b'"),
+        ({"base_url": BASE, "headers": {"": "x"}}, "headers: ''"),
+        ({"base_url": BASE, "headers": {5: "x"}}, "headers: 5"),
+        ({"base_url": BASE, "headers": [("a", "x")]}, "headers is a list"),
         ({"base_url": BASE, "api_key": "clé"}, "api_key"),
         ({"base_url": BASE, "api_key": "a\nb"}, "api_key"),
     ],
@@ -309,6 +324,17 @@ def test_answers_of_another_kind_are_refused(shell, content):
     script = Script(httpx.Response(200, content=content))
     with pytest.raises(lhrm_client.ResponseFormatError):
         shell.chat(script, "q")
+
+
+@pytest.mark.parametrize("method", ["chat", "stream", "models", "version"])
+def test_a_closed_client_says_so(shell, method):
+    script = Script(ok())
+    with shell.session(script) as lhrm:
+        lhrm.do("close")
+        with pytest.raises(lhrm_client.ClientClosedError, match="the client is closed") as caught:
+            lhrm.do(method, *([] if method in ("models", "version") else ["q"]))
+    assert isinstance(caught.value, RuntimeError)
+    assert script.requests == []
 
 
 def test_no_key_in_what_is_printed():

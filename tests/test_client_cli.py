@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from client_shell import ACCOUNTING, BODY
@@ -37,6 +38,15 @@ def lhrm(*args: str, env: dict[str, str] | None = None, **kwargs) -> subprocess.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LHRM_")}
     defaults = {"capture_output": True, "text": True, "timeout": 60, "env": {**clean, **(env or {})}}
     return subprocess.run(command, check=False, **{**defaults, **kwargs})
+
+
+# What is not flushed fails at the exit of the interpreter, and only where it is buffered.
+BUFFERED = {"PYTHONUNBUFFERED": ""}
+
+
+def streams(**replaced) -> dict:
+    """Return the streams of a command, captured but for those that are replaced."""
+    return {"capture_output": False, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **replaced}
 
 
 def test_reasoning_on_stderr_and_answer_on_stdout(url):
@@ -161,6 +171,32 @@ def test_a_reader_that_left_is_no_traceback(url):
     )
     os.close(theirs)
     assert (done.returncode, done.stderr) == (1, "[no_think] as asked\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("args", [[], ["--json"]])
+def test_a_full_disk_is_one_line(url, args):
+    with open("/dev/full", "w") as full:
+        done = lhrm("q", "--mode", "no_think", *args, "--base-url", url, env=BUFFERED, **streams(stdout=full))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0 if args else 1 :] == [
+        "lhrm: input or output failed: [Errno 28] No space left on device"
+    ]
+
+
+def test_a_full_disk_for_what_is_told_about_the_answer(url):
+    with open("/dev/full", "w") as full:
+        done = lhrm("q", "--mode", "no_think", "--base-url", url, **streams(stderr=full))
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout
+
+
+def test_a_reader_of_json_that_left_is_no_traceback(url):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = lhrm("q", "--json", "--base-url", url, env=BUFFERED, **streams(stdout=theirs))
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("args", [["--mode", "perhaps", "q"], ["q", "more"], ["--budget", "x", "q"]])

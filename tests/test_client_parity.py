@@ -11,7 +11,7 @@ PACKAGE = ROOT / "client" / "lhrm_client"
 SPELLINGS = {
     "AsyncGenerator[ChatEvent, None]": "Generator[ChatEvent, None, None]",
     r"AsyncLHRM|AsyncChatStream|AsyncConversation|AsyncClient|AsyncBaseTransport|AsyncIterator": lambda m: m[0][5:],
-    "aclosing|aiter_bytes|aread|aclose|anext": lambda m: m[0][1:],
+    "aclosing|aiter_bytes|aread|aclose|anext|asend": lambda m: m[0][1:],
     "asynccontextmanager": "contextmanager",
     "__a(iter|next|enter|exit)__": r"__\1__",
     "asyncio.sleep": "time.sleep",
@@ -23,7 +23,7 @@ def without_awaits(source: str) -> str:
     for pattern, replacement in SPELLINGS.items():
         words = re.escape(pattern) if "[" in pattern else rf"\b(?:{pattern})\b" if "await" not in pattern else pattern
         source = re.sub(words, replacement, source)
-    # Only a synchronous generator can hand over to a list.
+    # Only a synchronous generator can hand over to another.
     return re.sub(r"for event in (reader\.feed\(chunk\)):\s+yield event", r"yield from \1", source)
 
 

@@ -9,6 +9,7 @@ import httpx
 import lhrm_client
 import pytest
 from client_shell import FRAMES, Script, Shell, failing, ok, stream_ok
+from lhrm_client import AnswerDelta, ModeChosen, ReasoningDelta
 from lhrm_client._retry import RetryRule, server_hint_s
 
 
@@ -62,6 +63,16 @@ def test_failure_after_the_first_event_is_not_retried(shell):
     assert len(script.requests) == 1
 
 
+def test_events_in_the_chunk_of_an_error_come_before_it(shell):
+    broken = [*FRAMES[:4], b'data: {"error": {"message": "engine failed"}}\n\n']
+    with shell.session(Script(stream_ok(broken))) as lhrm:
+        stream = lhrm.get("stream", "q")
+        events = [stream.next() for _ in range(3)]
+        with pytest.raises(lhrm_client.StreamError, match="engine failed"):
+            stream.next()
+    assert events == [ModeChosen("think", "model", 0.9, 0.5), ReasoningDelta("6*7"), AnswerDelta("42")]
+
+
 def test_a_stream_that_just_ends_is_an_error(shell):
     script = Script(stream_ok(FRAMES[:-1]))
     with pytest.raises(lhrm_client.StreamInterruptedError):
@@ -74,16 +85,6 @@ def test_no_wait_goes_beyond_the_deadline(shell):
     with pytest.raises(lhrm_client.OverloadedError):
         shell.chat(script, "q", deadline_s=2)
     assert len(script.requests) == 1
-
-
-def test_the_deadline_limits_every_part_of_a_try(shell):
-    script = Script(ok())
-    shell.chat(script, "q", deadline_s=3, client={"timeout": httpx.Timeout(9, connect=1, pool=None)})
-    limits = script.requests[0].extensions["timeout"]
-    assert limits["connect"] == 1
-    assert all(2 < limits[name] <= 3 for name in ("read", "write", "pool"))
-    shell.chat(script, "q", client={"timeout": 9})
-    assert set(script.requests[1].extensions["timeout"].values()) == {9}
 
 
 def test_a_deadline_that_is_over_sends_nothing(shell, monkeypatch):

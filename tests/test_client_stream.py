@@ -14,6 +14,7 @@ from lhrm_client import (
     ChatResult,
     Finished,
     LHRMError,
+    ModeChosen,
     ReasoningDelta,
     ResponseFormatError,
     StreamError,
@@ -134,9 +135,8 @@ def test_pieces_of_tool_calls_add_up():
         ToolCallDelta(0, ' "Paris"}'),
         ToolCallDelta(1, "{}", "c2", "clock"),
     ]
-    reader.feed(frame({}, "tool_calls", choice={"lhrm": CHOICE}, lhrm=ACCOUNTING))
-    reader.feed(frame(usage=BODY["usage"]))
-    (finished,) = reader.feed(FRAMES[-1])
+    ending = [frame({}, "tool_calls", choice={"lhrm": CHOICE}, lhrm=ACCOUNTING), frame(usage=BODY["usage"]), FRAMES[-1]]
+    _, finished = reader.feed(b"".join(ending))
     assert finished.result.tool_calls == (
         ToolCall(id="c1", name="weather", arguments='{"city": "Paris"}'),
         ToolCall(id="c2", name="clock", arguments="{}"),
@@ -151,20 +151,20 @@ def test_hidden_reasoning_is_none_though_tokens_were_spent():
 
 def test_counts_so_far_are_no_report():
     reader = ChatStreamReader(None)
-    assert reader.feed(frame({"content": "a"}, usage=BODY["usage"])) == [AnswerDelta("a")]
-    assert reader.feed(frame(usage=BODY["usage"])) == [UsageReport(Usage(**BODY["usage"], reasoning_tokens=3))]
+    assert list(reader.feed(frame({"content": "a"}, usage=BODY["usage"]))) == [AnswerDelta("a")]
+    assert list(reader.feed(frame(usage=BODY["usage"]))) == [UsageReport(Usage(**BODY["usage"], reasoning_tokens=3))]
 
 
 def test_either_name_of_the_reasoning_is_read_once():
     for delta in ({"reasoning": "r"}, {"reasoning_content": "r"}, {"reasoning": "r", "reasoning_content": "r"}):
         reader = ChatStreamReader(None)
-        assert reader.feed(frame(delta)) == [ReasoningDelta("r")]
+        assert list(reader.feed(frame(delta))) == [ReasoningDelta("r")]
 
 
 def test_nothing_after_the_end_marker_is_read():
     reader = ChatStreamReader(None)
-    reader.feed(b"".join(FRAMES))
-    assert reader.feed(b'data: {"error": {"message": "late"}}\n\n') == []
+    assert isinstance([*reader.feed(b"".join(FRAMES))][-1], Finished)
+    assert list(reader.feed(b'data: {"error": {"message": "late"}}\n\n')) == []
     reader.finish()
 
 
@@ -223,6 +223,17 @@ def test_what_is_malformed_is_named(frames, message):
         _read(frames)
 
 
+@pytest.mark.parametrize("broken", [b'data: {"error": {"message": "engine died"}}\n\n', b"data: {\n\n", FRAMES[-1]])
+def test_what_came_before_an_error_is_yielded_whatever_the_chunks(broken):
+    """FRAMES[-1] is the end marker, an error where no accounting came."""
+    raw = b"".join(FRAMES[:4]) + broken
+    for cut in range(len(raw)):
+        reader, events = ChatStreamReader(None), []
+        with pytest.raises(LHRMError):
+            events.extend(event for chunk in (raw[:cut], raw[cut:]) for event in reader.feed(chunk))
+        assert events == [ModeChosen("think", "model", 0.9, 0.5), ReasoningDelta("6*7"), AnswerDelta("42")]
+
+
 def test_why_the_bytes_ended_is_told():
     for cause, why in ((OSError("reset"), "(reset)"), (OSError(), "(OSError)")):
         with pytest.raises(StreamInterruptedError, match=re.escape(f"the stream ended before [DONE] {why}")):
@@ -247,5 +258,5 @@ def test_error_frame_keeps_what_the_server_said():
     reader = ChatStreamReader("req-1")
     error = {"error": {"message": "engine died", "type": "server_error", "param": None, "code": "engine_dead"}}
     with pytest.raises(StreamError, match="engine died") as caught:
-        reader.feed(b"data: " + json.dumps(error).encode() + b"\n\n")
+        list(reader.feed(b"data: " + json.dumps(error).encode() + b"\n\n"))
     assert (caught.value.type, caught.value.param, caught.value.code) == ("server_error", None, "engine_dead")

@@ -112,6 +112,8 @@ def test_the_result_of_a_tool_is_a_turn():
     call = ToolCall(id="c1", name="City", arguments="{}")
     assert tool_result(call, "é") == {"role": "tool", "tool_call_id": "c1", "content": "é"}
     assert tool_result(call, {"é": [1]})["content"] == '{"é": [1]}'
+    with pytest.raises(ArgumentError, match="cannot be sent as JSON"):
+        tool_result(call, {"é": object()})
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import TextIOWrapper
@@ -42,9 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output is gone; the interpreter's flush at exit must not fail on it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output is gone, and needs no reason.
+        _drop_output()
         return 1
+    except OSError as exc:
+        _drop_output()
+        with suppress(OSError):
+            print(f"lhrm: input or output failed: {exc}", file=sys.stderr)
+        return 1
+
+
+def _drop_output() -> None:
+    """Lead standard output nowhere: the interpreter's flush at exit must not fail on it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +103,8 @@ def _answer(args: argparse.Namespace) -> int:
     with _client(args) as lhrm:
         conversation = lhrm.conversation(args.system, **_options(args))
         if args.json:
-            print(conversation.chat(question).model_dump_json(indent=1, exclude={"raw", "choices"}))
+            # Flushed here, where it may fail, and not at exit.
+            print(conversation.chat(question).model_dump_json(indent=1, exclude={"raw", "choices"}), flush=True)
             return 0
         display = Display(Sink(sys.stdout), Sink(sys.stderr))
         try:

@@ -14,8 +14,9 @@ from pydantic import JsonValue
 
 from ._call import DEFAULT_TIMEOUT, LIMITS, MODELS_PATH, VERSION_PATH, Call, Core, Deadline, Tries, request_id_of
 from ._conversation import Turns
-from ._errors import StreamInterruptedError
+from ._errors import ClientClosedError, StreamInterruptedError
 from ._events import ChatEvent, Finished
+from ._limited import asend
 from ._options import ChatOptions
 from ._request import build_call
 from ._response import first_model, json_object, read_chat, read_models
@@ -130,8 +131,6 @@ class AsyncLHRM:
                 async for chunk in response.aiter_bytes():
                     for event in reader.feed(chunk):
                         yield event
-                    if not reader.done:
-                        tries.check(request_id_of(response))
             except httpx.RequestError as exc:
                 reader.finish(exc)
             reader.finish()
@@ -154,12 +153,15 @@ class AsyncLHRM:
     @asynccontextmanager
     async def _open(self, call: Call, tries: Tries) -> AsyncIterator[httpx.Response]:
         """Open a 2xx response, its body unread; failures before it are tried again where that is safe."""
+        if self._http.is_closed:
+            raise ClientClosedError("the client is closed")
         while True:
+            extensions = {"timeout": tries.limits()}
             request = self._http.build_request(
-                call.method, call.path, json=call.body, headers=call.headers, timeout=tries.timeout()
+                call.method, call.path, json=call.body, headers=call.headers, extensions=extensions
             )
             try:
-                response = await self._http.send(request, stream=True)
+                response = await asend(self._http, request, call.deadline)
             except httpx.RequestError as exc:
                 wait_s = tries.after_failure(exc)
             else:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import re
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import httpx
@@ -14,18 +16,23 @@ from pydantic import JsonValue
 from ._errors import (
     ArgumentError,
     RequestTimeoutError,
-    StreamTimeoutError,
     TransportError,
     status_error,
     transport_error,
 )
 from ._retry import RetryRule, is_retryable
 
+CONNECT_LIMIT_S = 5.0
 # An answer that thinks may be silent for minutes; keep-alive comments reset the clock of a stream.
-DEFAULT_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+# Who waits for a connection of the pool waits for our other calls and not for a silent server.
+DEFAULT_TIMEOUT = httpx.Timeout(600.0, connect=CONNECT_LIMIT_S, pool=None)
 # A gateway closes connections that are idle for 5 s. One closed while a request is on its way would fail a call that
 # may not be tried again, so the client lets go first.
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=4.0)
+# A step that begins at the deadline still needs a limit that is one.
+_LEAST_LIMIT_S = 0.001
+# What RFC 9110 calls a token.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 CHAT_PATH, MODELS_PATH, VERSION_PATH = "/v1/chat/completions", "/v1/models", "/version"
 
 
@@ -34,7 +41,7 @@ class Deadline:
 
     def __init__(self, limit_s: float | None = None) -> None:
         if limit_s is not None and not _is_duration(limit_s):
-            raise ArgumentError(f"deadline_s={limit_s!r} is not a number of seconds above 0")
+            raise ArgumentError(f"deadline_s={limit_s!r} is not a number of seconds above 0 that a clock can count")
         self.limit_s = limit_s
         self._ends = math.inf if limit_s is None else time.monotonic() + limit_s
 
@@ -42,9 +49,42 @@ class Deadline:
         """Return how much is left, infinite without a limit, negative when it is over."""
         return self._ends - time.monotonic()
 
+    def check(self) -> None:
+        """Raise httpx.ReadTimeout when it is over."""
+        if self.left_s() <= 0:
+            raise self.error()
+
+    def error(self) -> httpx.ReadTimeout:
+        """Return what says that it is over."""
+        return httpx.ReadTimeout(f"deadline_s={self.limit_s} is over")
+
+
+class Limits(Mapping[str, float | None]):
+    """The limits of the steps of one try: those of `timeout`, but never more than is left of the deadline.
+
+    httpcore looks a limit up when its step begins, so each gets what the steps before it have left.
+    """
+
+    def __init__(self, timeout: httpx.Timeout, deadline: Deadline) -> None:
+        self._limits = timeout.as_dict()
+        self._deadline = deadline
+
+    def __getitem__(self, step: str) -> float | None:
+        limit_s = self._limits[step]
+        left_s = max(self._deadline.left_s(), _LEAST_LIMIT_S)
+        if limit_s is None:
+            return None if math.isinf(left_s) else left_s
+        return min(limit_s, left_s)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._limits)
+
+    def __len__(self) -> int:
+        return len(self._limits)
+
 
 def _is_duration(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= threading.TIMEOUT_MAX
 
 
 @dataclass(frozen=True)
@@ -69,15 +109,11 @@ class Tries:
         self._rng = rng
         self._failed = 0
 
-    def timeout(self) -> httpx.Timeout:
+    def limits(self) -> Limits:
         """Return the limits of the next try. Raises RequestTimeoutError at the deadline."""
-        left_s = self._deadline.left_s()
-        if left_s <= 0:
+        if self._deadline.left_s() <= 0:
             raise RequestTimeoutError(self._too_late())
-        if math.isinf(left_s):
-            return self._timeout
-        limits = self._timeout.as_dict().items()
-        return httpx.Timeout(**{name: left_s if limit is None else min(limit, left_s) for name, limit in limits})
+        return Limits(self._timeout, self._deadline)
 
     def after_failure(self, exc: httpx.RequestError) -> float:
         """Return the seconds to wait before the next try. Raises TransportError when this one was the last."""
@@ -97,12 +133,9 @@ class Tries:
 
     def error(self, exc: httpx.RequestError) -> TransportError:
         """Return the error for a failure of the HTTP layer that ends the call."""
+        if isinstance(exc, httpx.TimeoutException) and self._deadline.left_s() <= 0:
+            return RequestTimeoutError(self._too_late())
         return transport_error(exc, self._url)
-
-    def check(self, request_id: str | None) -> None:
-        """Raise StreamTimeoutError when the deadline is over and the answer is not."""
-        if self._deadline.left_s() <= 0:
-            raise StreamTimeoutError(self._too_late(), status=200, request_id=request_id)
 
     def _wait_s(self, headers: Mapping[str, str]) -> float | None:
         wait_s = self._rule.delay_s(self._failed, headers, self._rng)
@@ -129,11 +162,11 @@ class Core:
         if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
             raise ArgumentError(f"max_retries={max_retries!r} is not a number from 0")
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
-        self.headers = {name: checked_header(f"headers[{name!r}]", value) for name, value in (headers or {}).items()}
+        self.headers = _checked_headers({} if headers is None else headers)
         if api_key:
             self.headers["Authorization"] = f"Bearer {checked_header('api_key', api_key, secret=True)}"
         self.timeout = _timeout(timeout)
-        self.model = model
+        self.model = _checked_model(model)
         self._rule = RetryRule(max_retries)
         self._rng = random.Random()
 
@@ -150,24 +183,48 @@ def request_id_of(response: httpx.Response) -> str | None:
 
 def checked_header(name: str, value: object, *, secret: bool = False) -> str:
     """Return a header's value. Raises ArgumentError where no header can carry it; a secret is not shown."""
-    if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
+    if not isinstance(value, str) or not (value.isascii() and value.isprintable()) or value != value.strip():
         shown = "" if secret else f"={value!r}"
         raise ArgumentError(f"{name}{shown} is not a text that an HTTP header can carry")
     return value
 
 
-def _check_url(base_url: str) -> None:
+def _checked_headers(headers: object) -> dict[str, str]:
+    if not isinstance(headers, Mapping):
+        # Not shown: there may be a key among them.
+        raise ArgumentError(f"headers is a {type(headers).__name__}, not a mapping of names to values")
+    for name in headers:
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise ArgumentError(f"headers: {name!r} is not a name that an HTTP header can have")
+    return {name: checked_header(f"headers[{name!r}]", value) for name, value in headers.items()}
+
+
+def _checked_model(model: object) -> str | None:
+    if model is not None and not isinstance(model, str):
+        raise ArgumentError(f"model={model!r} is not the name of a model")
+    return model
+
+
+def _check_url(base_url: object) -> None:
+    if not isinstance(base_url, str):
+        raise ArgumentError(f"base_url={base_url!r} is not a text")
     try:
         url = httpx.URL(base_url)
-    except (httpx.InvalidURL, TypeError) as exc:
+        # The name lookup would fail on a name it cannot spell, and not with an error of httpx.
+        url.raw_host.decode("ascii").encode("idna")
+    except (httpx.InvalidURL, UnicodeError) as exc:
         raise ArgumentError(f"base_url={base_url!r} is not a URL: {exc}") from exc
     if url.scheme not in ("http", "https") or not url.host:
         raise ArgumentError(f"base_url={base_url!r} does not start with http://HOST or https://HOST")
+    if url.port is not None and not 0 < url.port < 65536:
+        raise ArgumentError(f"base_url={base_url!r}: {url.port} is not a port")
 
 
 def _timeout(timeout: float | httpx.Timeout) -> httpx.Timeout:
     if isinstance(timeout, httpx.Timeout):
         return timeout
     if not _is_duration(timeout):
-        raise ArgumentError(f"timeout={timeout!r} is neither a number of seconds above 0 nor an httpx.Timeout")
-    return httpx.Timeout(timeout)
+        raise ArgumentError(
+            f"timeout={timeout!r} is neither a number of seconds above 0 that a clock can count nor an httpx.Timeout"
+        )
+    return httpx.Timeout(timeout, connect=min(timeout, CONNECT_LIMIT_S), pool=None)

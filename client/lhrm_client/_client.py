@@ -14,8 +14,9 @@ from pydantic import JsonValue
 
 from ._call import DEFAULT_TIMEOUT, LIMITS, MODELS_PATH, VERSION_PATH, Call, Core, Deadline, Tries, request_id_of
 from ._conversation import Turns
-from ._errors import StreamInterruptedError
+from ._errors import ClientClosedError, StreamInterruptedError
 from ._events import ChatEvent, Finished
+from ._limited import send
 from ._options import ChatOptions
 from ._request import build_call
 from ._response import first_model, json_object, read_chat, read_models
@@ -129,8 +130,6 @@ class LHRM:
                 # Read past the end marker: only a response read to its end leaves the connection usable.
                 for chunk in response.iter_bytes():
                     yield from reader.feed(chunk)
-                    if not reader.done:
-                        tries.check(request_id_of(response))
             except httpx.RequestError as exc:
                 reader.finish(exc)
             reader.finish()
@@ -153,12 +152,15 @@ class LHRM:
     @contextmanager
     def _open(self, call: Call, tries: Tries) -> Iterator[httpx.Response]:
         """Open a 2xx response, its body unread; failures before it are tried again where that is safe."""
+        if self._http.is_closed:
+            raise ClientClosedError("the client is closed")
         while True:
+            extensions = {"timeout": tries.limits()}
             request = self._http.build_request(
-                call.method, call.path, json=call.body, headers=call.headers, timeout=tries.timeout()
+                call.method, call.path, json=call.body, headers=call.headers, extensions=extensions
             )
             try:
-                response = self._http.send(request, stream=True)
+                response = send(self._http, request, call.deadline)
             except httpx.RequestError as exc:
                 wait_s = tries.after_failure(exc)
             else:

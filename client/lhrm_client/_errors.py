@@ -4,6 +4,7 @@ The tree::
 
     LHRMError
     |- ArgumentError          a call argument is wrong; nothing was sent (also a ValueError)
+    |- ClientClosedError      the client was used after it was closed; nothing was sent (also a RuntimeError)
     |- TransportError         no complete HTTP answer arrived
     |  |- ConnectFailedError  the server was not reached
     |  `- RequestTimeoutError the server did not answer in time
@@ -75,6 +76,10 @@ class LHRMError(Exception):
 
 class ArgumentError(LHRMError, ValueError):
     """A call argument is wrong; nothing was sent."""
+
+
+class ClientClosedError(LHRMError, RuntimeError):
+    """The client was used after it was closed; nothing was sent."""
 
 
 class TransportError(LHRMError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import JsonValue
 
@@ -15,6 +15,8 @@ def message_list(messages: Messages) -> list[dict[str, JsonValue]]:
     """Return the turns; a text is one turn of the user. Raises ArgumentError."""
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
+    if not isinstance(messages, Iterable):
+        raise ArgumentError(f"messages={messages!r} is neither a text nor a list of turns")
     turns: list[dict[str, JsonValue]] = []
     for index, turn in enumerate(messages):
         if not isinstance(turn, Mapping):
@@ -26,6 +28,12 @@ def message_list(messages: Messages) -> list[dict[str, JsonValue]]:
 
 
 def tool_result(call: ToolCall, content: JsonValue) -> dict[str, JsonValue]:
-    """Return the turn that answers `call`; content other than text is sent as JSON text."""
-    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-    return {"role": "tool", "tool_call_id": call.id, "content": text}
+    """Return the turn that answers `call`; content other than text is sent as JSON text. Raises ArgumentError."""
+    return {"role": "tool", "tool_call_id": call.id, "content": content if isinstance(content, str) else _json(content)}
+
+
+def _json(content: object) -> str:
+    try:
+        return json.dumps(content, ensure_ascii=False)
+    except (TypeError, ValueError) as exc:
+        raise ArgumentError(f"content={content!r} cannot be sent as JSON: {exc}") from exc

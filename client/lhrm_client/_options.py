@@ -24,8 +24,8 @@ class ChatOptions(TypedDict, total=False):
     tokens, -1 not at all; 0 asks for no_think. `max_tokens` limits reasoning and answer together.
     `answer_type` makes the answer JSON that fits it. A pydantic model among `tools` is a function under the
     name of its class, with its docstring and its fields. `deadline_s` is how many seconds the whole call may
-    take, retries included; it is looked at whenever bytes arrive. `request_id` is sent as X-Request-Id.
-    `extra` holds further fields of the request body.
+    take, retries included; in LHRM, what comes before the headers of a response is limited step by step.
+    `request_id` is sent as X-Request-Id. `extra` holds further fields of the request body.
     """
 
     model: str | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -34,18 +34,16 @@ class ChatStreamReader:
         self._usage: JsonValue = None
         self.done = False
 
-    def feed(self, chunk: bytes) -> list[ChatEvent]:
-        """Return the events that `chunk` completes. Raises StreamError on an error frame."""
-        events: list[ChatEvent] = []
+    def feed(self, chunk: bytes) -> Iterator[ChatEvent]:
+        """Yield the events that `chunk` completes; at an error frame, after those before it, raise StreamError."""
         for data in self._decoder.feed(chunk):
             if self.done:
-                break
+                return
             if data.strip() == _DONE:
                 self.done = True
-                events.append(Finished(result_from(self._body(), self._request_id)))
+                yield Finished(result_from(self._body(), self._request_id))
             else:
-                events += self._take(self._parse(data))
-        return events
+                yield from self._take(self._parse(data))
 
     def finish(self, cause: Exception | None = None) -> None:
         """State that no more bytes come, `cause` being why if it was a failure."""
