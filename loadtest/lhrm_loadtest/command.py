@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 
-from .compare import LIMITS, Side, changes_grid, compare, parse_limit
+from .compare import LIMITS, Side, changes_grid, compare, parse_limit, unlike
 from .errors import LoadTestError
 from .options import parser, price_of, settings_of
 from .report import PAGE_NAME, REPORT_NAME, print_grid, print_tables, read_report, write_report
@@ -23,7 +23,8 @@ OK, FAILED, REGRESSED, STOPPED = 0, 1, 3, 130
 def execute(arguments: Sequence[str]) -> int:
     """Run the command and return its exit status.
 
-    1: nothing could be run or compared, or no pair is complete; 3: a comparison is past a limit; 130: stopped.
+    1: nothing could be run or compared, or no pair is complete; 3: a comparison is past a limit or lacks a figure; 130:
+    stopped.
     """
     args = parser().parse_args(arguments)
     try:
@@ -58,12 +59,15 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    limits = {**LIMITS, **dict(map(parse_limit, args.limit))}
+    chosen = dict(map(parse_limit, args.limit))
     reports = [read_report(folder, args.slo, price_of(args)) for folder in (args.before, args.after)]
     before, after = (Side(one.rows, one.summary, next(iter(one.slos), None)) for one in reports)
-    changes = compare(before, after, limits)
+    changes = compare(before, after, {**LIMITS, **chosen}, chosen)
     if len({one.run.prompts_sha256 for one in reports if one.run is not None}) > 1:
         _warn(["the runs asked different prompts"])
+    _warn(unlike(before, after))
+    for name, one in zip("AB", reports, strict=True):
+        _warn(f"{name}: {caveat}" for caveat in one.caveats)
     print_grid(changes_grid(changes), console())
     regressed = [f"{one.arm}.{one.figure}" for one in changes if one.regressed]
     print(f"regressions={len(regressed)} {' '.join(regressed)}".rstrip())
