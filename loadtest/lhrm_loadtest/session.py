@@ -10,7 +10,7 @@ from pathlib import Path
 from .arms import Arm
 from .driver import Driver
 from .errors import LoadTestError
-from .grade import check_scorers
+from .grade import check_scorer, check_scorers
 from .live import Live
 from .plan import Block, plan
 from .prompts import Prompt, digest, load_prompts, prompt_lines
@@ -78,10 +78,9 @@ def resume(directory: Path, retry_errors: bool = False, arms: tuple[Arm, ...] | 
     info = read_run(directory)
     if info is None:
         raise LoadTestError(f"{directory} has no run.json: there is no run to go on with")
-    prompts = load_prompts(directory / PROMPTS_NAME)
+    prompts = load_prompts(directory / PROMPTS_NAME, check_scorer)
     if digest(prompts) != info.prompts_sha256:
         raise LoadTestError(f"{directory / PROMPTS_NAME} is not what the run began with")
-    check_scorers(prompts)
     settings = info.settings.model_copy(update={"arms": arms or info.settings.arms})
     drop_cut_line(directory)
     path = directory / ROWS_NAME
