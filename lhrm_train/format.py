@@ -16,8 +16,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from lhrm_train.atomic import write_json
 
 FORMAT_VERSION = 1
@@ -178,6 +176,9 @@ class ChatTokenizer:
     """
 
     def __init__(self, tokenizer_json: str, manifest: Manifest) -> None:
+        # The load test asks the suite's questions and scores answers without this package.
+        from tokenizers import Tokenizer
+
         self.manifest = manifest
         self._template = Tokenizer.from_str(tokenizer_json)
         self._content = Tokenizer.from_str(tokenizer_json)

@@ -1,14 +1,18 @@
 """The savings benchmark over a scripted gateway: its SLOs, its sizes, its line, and that it goes on where it ended."""
 
+import gzip
 import json
 from dataclasses import replace
 
 import pytest
+from conftest import ROOT
 from fake_gateway import fake_gateway, scripted
 from lhrm_loadtest.errors import LoadTestError
-from lhrm_loadtest.prompts import Prompt, Turn
+from lhrm_loadtest.plan import planned_requests
+from lhrm_loadtest.prompts import Prompt, Turn, digest, load_prompts
 from lhrm_loadtest.report import Report, read_report
 from lhrm_loadtest.rows import read_rows
+from lhrm_loadtest.run_info import read_run
 from lhrm_loadtest.slo import parse_slo
 from lhrm_loadtest.sources import read_source
 from lhrm_loadtest.summary import summarise
@@ -148,6 +152,25 @@ def test_the_key_line_by_hand():
         "15",
         "-1",
     )
+
+
+@pytest.mark.parametrize("mix", ["savings", "savings-10"])
+def test_slos_settings_and_digests_follow_from_the_published_files(tmp_path, mix):
+    def published(name):
+        return gzip.decompress((ROOT / "docs" / "benchmarks" / f"{mix}-{name}.gz").read_bytes())
+
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "rows.jsonl").write_bytes(published("alone-rows.jsonl"))
+    slos = fix_slos(tmp_path)
+    assert (tmp_path / "slo.json").read_bytes() == published("slo.json")
+    for name in ("alone-", ""):
+        (tmp_path / "run.json").write_bytes(published(f"{name}run.json"))
+        (tmp_path / "prompts.jsonl").write_bytes(published(f"{name}prompts.jsonl"))
+        run = read_run(tmp_path)
+        assert digest(load_prompts(tmp_path / "prompts.jsonl")) == run.prompts_sha256
+        assert run.settings.slos == (() if name else slos)
+        rows = published(f"{name}rows.jsonl")
+        assert rows.count(b"\n") == planned_requests(run.settings.design, run.prompts)
 
 
 def test_an_out_without_rows_is_named(tmp_path, capsys):

@@ -1,10 +1,15 @@
 """Prompts from files, the suite and reasoning-gym, and how answers to them are scored."""
 
 import json
+import re
+import subprocess
+import sys
+import tomllib
 
 import pytest
+from conftest import ROOT
 from lhrm_loadtest.errors import LoadTestError
-from lhrm_loadtest.grade import ScoringError, check_scorers, score
+from lhrm_loadtest.grade import ScoringError, _require_jsonschema, _scorer, check_scorers, score
 from lhrm_loadtest.prompts import DEFAULT_PROMPTS, Prompt, digest, load_prompts, prompt_lines
 from lhrm_loadtest.sources import read_source, tasks
 
@@ -28,10 +33,17 @@ def test_shipped_prompts_are_usable():
         ('{"answer": "1"}', ":1: messages"),
         ('{"messages": []}', ":1: .*empty"),
         ('{"prompt": "a", "messages": []}', ":1: .*both"),
-        ('{"prompt": 5}', ":1: messages.0.content = 5"),
+        ('{"prompt": 5}', ":1: prompt = 5: "),
+        ('{"prompt": null}', ":1: prompt = None: "),
+        ('{"messages": [{"role": "user", "content": 5}]}', ":1: messages.0.content = 5"),
+        ('{"promt": "a", "id": "1"}', ":1: promt = 'a': unknown key"),
+        ('{"prompt": "a", "answer": []}', ":1: .*answer is an empty list"),
+        ('{"prompt": "a"}\n{"prompt": "b \\ud83d"}', r":2: 'prompt' has half of a UTF-16 surrogate pair"),
+        ('{"prompt": "a", "fields": {"x": ["\\ude00"]}}', r":1: 'fields' has half"),
+        ('{"prompt": "a"}\n{"a": ' + "[" * 100_000, ":2: not JSON"),
         ('{"prompt": "a", "level": 1, "lvl": 2}', ":1: lvl = 2"),
         ('{"prompt": "a"}\n{"prompt": "a", "arrival_s": -1}', ":2: arrival_s = -1"),
-        ('{"prompt": "a"}\n\n{"prompt": "b", "id": "1"}', "id '1' occurs twice"),
+        ('{"prompt": "a"}\n\n{"prompt": "b", "id": "1"}', ":3: id = '1': line 1 has it too"),
     ],
 )
 def test_unusable_prompt_files(tmp_path, text, named):
@@ -39,6 +51,85 @@ def test_unusable_prompt_files(tmp_path, text, named):
     path.write_text(text)
     with pytest.raises(LoadTestError, match=named):
         load_prompts(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "\\ud83d\\ude00"}\n', encoding="utf-8-sig")
+    (prompt,) = load_prompts(path)
+    assert prompt.messages[0].content == "\U0001f600"
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ({"answer": "1", "scorer": "nope"}, "scorer = 'nope': unknown scorer 'nope'"),
+        *(
+            ({"scorer": name}, f"scorer = '{name}' compares with answer, which is missing")
+            for name in ("exact", "numeric", "math", "choice", "regex", "json")
+        ),
+    ],
+)
+def test_a_scorer_that_cannot_score_is_refused_with_its_line(tmp_path, line, named):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a"}\n' + json.dumps({"prompt": "b", **line}) + "\n")
+    with pytest.raises(LoadTestError, match=f"{path}:2: {named}"):
+        read_source(str(path), None, 0)
+
+
+def test_scorers_that_need_no_answer():
+    check_scorers([asked(scorer="json", fields={"json_schema": {}}), asked(scorer="test_loadtest_prompts:failing")])
+
+
+@pytest.mark.parametrize(
+    ("asking", "package", "extra"),
+    [
+        ({"scorer": "math"}, "math_verify", "train"),
+        ({"scorer": "regex"}, "regex", "train"),
+        ({"scorer": "gym"}, "reasoning_gym", "gym"),
+        ({"scorer": "json", "fields": {"json_schema": {}}}, "jsonschema", "train"),
+    ],
+)
+def test_what_a_scorer_needs_is_named_with_its_extra(monkeypatch, asking, package, extra):
+    monkeypatch.setattr("lhrm_train.rewards.base.find_spec", lambda name: None if name == package else object())
+    for cached in (_scorer, _require_jsonschema):
+        cached.cache_clear()
+    with pytest.raises(LoadTestError, match=rf"needs the package {package}: pip install 'lhrm\[{extra}\]'"):
+        check_scorers([asked(answer="1", **asking)])
+    for cached in (_scorer, _require_jsonschema):
+        cached.cache_clear()
+
+
+WITHOUT = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in %r:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+from lhrm_loadtest.errors import LoadTestError
+from lhrm_loadtest.grade import check_scorers, score
+from lhrm_loadtest.sources import read_source
+prompts = read_source("nano", 4, 0)
+check_scorers(prompts)
+print([score(one, one.answer) for one in prompts])
+print([score(one.model_copy(update={"scorer": "numeric", "answer": "5"}), "It is 5.") for one in prompts[:1]])
+try:
+    read_source("gym:chain_sum", 1, 0)
+except LoadTestError as exc:
+    print(exc)
+"""
+
+
+def test_the_suite_needs_the_extra_of_the_load_test_alone():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {re.split(r"[^\w-]", one)[0].replace("-", "_") for one in (*extras["train"], *extras["server"])}
+    names -= {"httpx", "numpy", "matplotlib", "aiohttp"}
+    code = WITHOUT % (sorted(names | {"reasoning_gym"}),)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    suite, numeric, gym = done.stdout.splitlines()
+    assert (suite, numeric) == ("[1.0, 1.0, 1.0, 1.0]", "[1.0]")
+    assert "pip install 'lhrm[gym]'" in gym
 
 
 def test_prompts_are_kept_as_they_were_read(tmp_path):
@@ -116,8 +207,15 @@ def test_plain_scoring(reference, answer, expected):
 def test_scorers_by_name():
     assert score(asked(answer="0.5", scorer="numeric"), "It is 1/2") in (0, 1)
     assert score(asked(answer="Yes", scorer="exact"), "yes") == 0
+    # Of several answers the best counts, whichever comes first.
+    assert score(asked(answer=("5", "five"), scorer="exact"), "five") == 1
+    assert score(asked(answer=("7", "5"), scorer="numeric"), "It is 5") == 1
+    assert score(asked(answer=("5", "five"), scorer="exact"), "six") == 0
     with pytest.raises(LoadTestError, match="scorer = 'nope'"):
-        check_scorers([asked(scorer="exact"), asked(scorer="nope")])
+        check_scorers([asked(answer="1", scorer="exact"), asked(answer="1", scorer="nope")])
+    # One that cannot be compared with could have been the right one.
+    with pytest.raises(ScoringError, match="'five' does not hold exactly one number"):
+        score(asked(answer=("5", "five"), scorer="numeric"), "6")
     with pytest.raises(ScoringError, match="gym: ScoreError"):
         score(asked(answer="1", scorer="gym"), "1")
 

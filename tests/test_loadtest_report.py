@@ -9,12 +9,15 @@ from html.parser import HTMLParser
 
 import pytest
 from lhrm_loadtest.__main__ import main
+from lhrm_loadtest.arms import Arm
 from lhrm_loadtest.compare import LIMITS, Limit, Side, compare, paired_change, parse_limit
 from lhrm_loadtest.errors import LoadTestError
 from lhrm_loadtest.grids import Grid, grids
 from lhrm_loadtest.page import page
+from lhrm_loadtest.plan import Step
 from lhrm_loadtest.report import Report, markdown, print_grid, read_report
 from lhrm_loadtest.rows import RowWriter, drop_cut_line, read_rows
+from lhrm_loadtest.run_info import RunInfo, Settings, write_run
 from lhrm_loadtest.slo import Slo
 from lhrm_loadtest.summary import summarise
 from lhrm_loadtest.terminal import console
@@ -247,6 +250,54 @@ def test_compare_command(tmp_path, capsys):
     assert main(["compare", a, b, "--limit", "completion_tokens=70%"]) == 0
     assert main(["compare", a, b, "--limit", "completion_tokens=70%", "--limit", "completion_tokens_p95=1"]) == 3
     assert last_line(capsys) == "regressions=1 auto.completion_tokens_p95"
+
+
+def test_what_the_second_run_lacks_is_no_pass(tmp_path, capsys):
+    unscored = [one.model_copy(update={"score": None}) for one in ROWS]
+    for name, rows in (("a", ROWS), ("b", unscored), ("c", [one for one in ROWS if one.arm == "think"])):
+        write(tmp_path / name, rows)
+    a, b, c = (str(tmp_path / name) for name in "abc")
+    assert main(["compare", a, b]) == 3
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == "regressions=2 auto.accuracy think.accuracy"
+    assert captured.out.count(" missing ") == 2
+    assert main(["compare", b, a]) == 0
+    assert main(["compare", a, c]) == 3
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1].startswith(
+        "regressions=5 auto.accuracy auto.completion_tokens auto.error_rate"
+    )
+    assert "warning: B has no rows of auto" in captured.err
+    assert main(["compare", c, a]) == 0
+
+
+def test_a_limit_on_what_neither_run_has_is_no_pass(tmp_path, capsys):
+    write(tmp_path, ROWS)
+    assert main(["compare", str(tmp_path), str(tmp_path), "--limit", "goodput=10%"]) == 1
+    assert "limit = goodput: neither run has such a figure; goodput needs --slo" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path), str(tmp_path), "--limit", "goodput=10%", "--slo", "total<=100"]) == 1
+    busy = [one.model_copy(update={"scheduled_ms": float(place)}) for place, one in enumerate(ROWS)]
+    write(tmp_path / "busy", busy)
+    both = [str(tmp_path / "busy")] * 2
+    assert main(["compare", *both, "--limit", "goodput=10%", "--slo", "total<=100"]) == 0
+
+
+def test_runs_under_other_loads_or_of_another_length_are_warned_of(tmp_path, capsys):
+    write(tmp_path / "a", ROWS)
+    write(tmp_path / "b", [one.model_copy(update={"concurrency": 8}) for one in ROWS])
+    settings = Settings(
+        arms=[Arm(name="auto"), Arm(name="think", mode="think")],
+        baseline="think",
+        steps=[Step(concurrency=8, requests=9)],
+        layout="mixed",
+        warmup=0,
+    )
+    made = {"command": "c", "source": "s", "prompts": 9, "prompts_sha256": "0", "mix": "m", "sessions": ("now",)}
+    write_run(tmp_path / "b", RunInfo(**made, settings=settings, servers={}, version="1", machine="x", python="3"))
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    told = capsys.readouterr().err
+    assert "warning: the runs had different loads: 4 at a time against 8 at a time" in told
+    assert "warning: B: The run is partial: 8 of 18 planned requests were made." in told
 
 
 def test_goodput_under_different_objectives_is_not_compared():

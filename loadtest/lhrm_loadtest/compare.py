@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -62,7 +62,10 @@ LIMITS: Mapping[str, Limit] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Change:
-    """One figure of one arm in both runs; `paired` is after minus before on the prompts that both have."""
+    """One figure of one arm in both runs; `paired` is after minus before on the prompts that both have.
+
+    A figure that only the run before has counts as regressed.
+    """
 
     arm: str
     figure: str
@@ -71,6 +74,11 @@ class Change:
     limit: Limit
     regressed: bool
     paired: Estimate | None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the run after has not what the run before has."""
+        return self.before is not None and self.after is None
 
 
 def parse_limit(text: str) -> tuple[str, Limit]:
@@ -98,10 +106,11 @@ class Side:
     slo: Slo | None = None
 
 
-def compare(before: Side, after: Side, limits: Mapping[str, Limit]) -> list[Change]:
-    """Return the figures of the arms that both runs have.
+def compare(before: Side, after: Side, limits: Mapping[str, Limit], wanted: Collection[str] = ()) -> list[Change]:
+    """Return the figures of the arms of the run before; `wanted` are those whose limit was asked for.
 
-    Raises LoadTestError when they share none, or their goodput is under different objectives.
+    Raises LoadTestError when the runs share no arm, when neither has a figure that is wanted, or when their goodput is
+    under different objectives.
     """
     if before.slo is not None and after.slo is not None and before.slo != after.slo:
         raise LoadTestError(f"the runs have different SLOs, {before.slo} and {after.slo}: name one with --slo")
@@ -109,21 +118,40 @@ def compare(before: Side, after: Side, limits: Mapping[str, Limit]) -> list[Chan
     if not arms:
         raise LoadTestError(f"no common arm: {', '.join(before.summary.arms)} against {', '.join(after.summary.arms)}")
     changes = []
-    for arm in arms:
-        old, new = arm_values(before.summary, arm), arm_values(after.summary, arm)
+    for arm in before.summary.arms:
+        old = arm_values(before.summary, arm)
+        new = arm_values(after.summary, arm) if arm in arms else {}
         for figure, limit in limits.items():
-            if old[figure] is not None or new[figure] is not None:
+            if old[figure] is not None or new.get(figure) is not None:
                 paired = paired_change(before.rows, after.rows, arm, figure)
-                changes.append(_change(arm, figure, old[figure], new[figure], limit, paired))
+                changes.append(_change(arm, figure, old[figure], new.get(figure), limit, paired))
+    unknown = sorted(set(wanted) - {change.figure for change in changes})
+    if unknown:
+        hint = "; goodput needs --slo" if "goodput" in unknown else ""
+        raise LoadTestError(f"limit = {', '.join(unknown)}: neither run has such a figure{hint}")
     return changes
+
+
+def unlike(before: Side, after: Side) -> list[str]:
+    """Return how the runs differ in what they should share, so that a change may come from there."""
+    found = []
+    missing = [name for name in before.summary.arms if name not in after.summary.arms]
+    if missing:
+        found.append(f"B has no rows of {', '.join(missing)}")
+    loads = [dict.fromkeys(str(step.load) for step in side.summary.steps) for side in (before, after)]
+    if loads[0] != loads[1]:
+        found.append(f"the runs had different loads: {', '.join(loads[0])} against {', '.join(loads[1])}")
+    return found
 
 
 def _change(
     arm: str, figure: str, before: float | None, after: float | None, limit: Limit, paired: Estimate | None
 ) -> Change:
-    # A figure that only one run has cannot have got worse; the table shows the gap.
-    known = before is not None and after is not None
-    regressed = known and limit.passed(before or 0.0, after or 0.0, figure not in HIGHER_IS_BETTER)
+    if before is None or after is None:
+        # What only the run after has cannot have got worse; what it lacks may be the worst of all.
+        regressed = before is not None
+    else:
+        regressed = limit.passed(before, after, figure not in HIGHER_IS_BETTER)
     return Change(arm, figure, before, after, limit, regressed, paired)
 
 
@@ -165,7 +193,7 @@ def changes_grid(changes: Iterable[Change]) -> Grid:
             _shown(one.after),
             _interval(one.paired),
             str(one.limit),
-            "regressed" if one.regressed else "",
+            "missing" if one.is_missing else "regressed" if one.regressed else "",
         ]
         for one in changes
     ]

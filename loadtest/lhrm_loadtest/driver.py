@@ -105,7 +105,7 @@ class Driver:
             error = str(exc)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             error = f"{type(exc).__name__}: {exc}".rstrip(": ")
-            unreachable = isinstance(exc, aiohttp.ClientConnectorError)
+            unreachable = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
         first_token, first_answer = reader.first_token, reader.first_answer
         return Answered(sent_ms, first_token, first_answer, now_ms(), request_id, reply, error, unreachable)
 

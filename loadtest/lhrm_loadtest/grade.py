@@ -13,6 +13,9 @@ from .prompts import Prompt
 if TYPE_CHECKING:
     from lhrm_train.rewards import Scorer
 
+# The scorers that read the answer; a function of one's own may do without.
+_COMPARING = ("exact", "numeric", "math", "choice", "regex", "json")
+
 
 class ScoringError(Exception):
     """An answer that could not be scored, which says nothing about it being right or wrong."""
@@ -21,20 +24,41 @@ class ScoringError(Exception):
 def score(prompt: Prompt, answer: str) -> float | None:
     """Return 1 for right, 0 for wrong, a share for partly right; None for a prompt without a reference.
 
-    Without a scorer, case, spacing and a final full stop do not count. Raises ScoringError where the scorer fails.
+    Of several references the one that gives most counts. Without a scorer, case, spacing and a final full stop do not
+    count. Raises ScoringError where the scorer fails on any of them.
     """
+    references = _references(prompt)
     if prompt.scorer is not None:
-        return _scored(prompt, prompt.scorer, answer)
-    if prompt.answer is None:
+        name = prompt.scorer
+        return max(_scored(prompt, name, reference, answer) for reference in references or ("",))
+    if not references:
         return None
-    references = (prompt.answer,) if isinstance(prompt.answer, str) else prompt.answer
     return float(_plain(answer) in {_plain(reference) for reference in references})
 
 
 def check_scorers(prompts: Iterable[Prompt]) -> None:
-    """Raise LoadTestError now for a scorer that some prompt names and that cannot be had."""
-    for name in sorted({prompt.scorer for prompt in prompts if prompt.scorer is not None}):
-        _scorer(name)
+    """Raise LoadTestError now for a prompt whose scorer cannot be had, or not without an answer."""
+    for prompt in prompts:
+        check_scorer(prompt)
+
+
+def check_scorer(prompt: Prompt) -> None:
+    """Raise LoadTestError for a scorer that cannot be had, or that compares with an answer the prompt does not have."""
+    name = prompt.scorer
+    if name is None:
+        return
+    _scorer(name)
+    schema = name == "json" and "json_schema" in prompt.fields
+    if schema:
+        _require_jsonschema()
+    if name in _COMPARING and not schema and not _references(prompt):
+        raise LoadTestError(f"scorer = {name!r} compares with answer, which is missing")
+
+
+def _references(prompt: Prompt) -> tuple[str, ...]:
+    if prompt.answer is None:
+        return ()
+    return (prompt.answer,) if isinstance(prompt.answer, str) else prompt.answer
 
 
 def _plain(text: str) -> str:
@@ -47,18 +71,28 @@ def _scorer(name: str) -> Scorer:
         from lhrm_train.config import ConfigError, RewardConfig
         from lhrm_train.rewards import scorer
     except ImportError as exc:
-        raise LoadTestError(f"scorer = {name!r}: the training package cannot be imported: {exc}") from exc
+        raise LoadTestError(f"scorer = {name!r}: {exc}: pip install 'lhrm[train]'") from exc
     try:
         return scorer(name, RewardConfig())
     except ConfigError as exc:
         raise LoadTestError(f"scorer = {name!r}: {exc}") from exc
 
 
-def _scored(prompt: Prompt, name: str, answer: str) -> float:
+@cache
+def _require_jsonschema() -> None:
+    from lhrm_train.config import ConfigError
+    from lhrm_train.rewards.base import require
+
+    try:
+        require("jsonschema", "json")
+    except ConfigError as exc:
+        raise LoadTestError(f"scorer = 'json': {exc}") from exc
+
+
+def _scored(prompt: Prompt, name: str, reference: str, answer: str) -> float:
     from lhrm_train.format import Message
     from lhrm_train.problems import Problem
 
-    reference = prompt.answer if isinstance(prompt.answer, str) else (prompt.answer or ("",))[0]
     problem = Problem(
         messages=tuple(Message(turn.role, turn.content) for turn in prompt.messages),
         reference=reference,

@@ -16,6 +16,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; }
 th { border-bottom: 2px solid #999; } .wide { overflow-x: auto; }
+.warning { border-left: .3rem solid #d1792b; padding-left: .7rem; }
 figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; } figcaption, li { color: #555; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; font-size: .85rem; }
 dd { margin: 0; overflow-wrap: anywhere; } pre { overflow-x: auto; background: #f5f5f5; padding: .7rem; }
@@ -29,9 +30,17 @@ def page(
     plots: Sequence[Plot],
     notes: Sequence[str],
     line: str,
+    warnings: Sequence[str] = (),
 ) -> str:
     """Return the page; plots are inside it as data URIs."""
-    body = [f"<h1>{escape(title)}</h1>", *map(_table, tables[:2]), *map(_figure, plots), *map(_table, tables[2:])]
+    told = [f"<p class=warning>{escape(warning)}</p>" for warning in warnings]
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        *told,
+        *map(_table, tables[:2]),
+        *map(_figure, plots),
+        *map(_table, tables[2:]),
+    ]
     body += ["<h2>How to read this</h2>", f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"]
     if facts:
         terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)

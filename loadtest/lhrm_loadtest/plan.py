@@ -106,6 +106,13 @@ def plan(prompts: Sequence[Prompt], design: Design) -> list[Block]:
     return blocks
 
 
+def planned_requests(design: Design, prompts: int) -> int:
+    """Return how many requests, warm-up included, the plan of `prompts` prompts has."""
+    # A trace is all of the prompts, the warm-up among them.
+    each = sum(prompts if step.is_trace else design.warmup + step.requests for step in design.steps)
+    return design.repeats * len(design.arms) * each
+
+
 def _check(prompts: Sequence[Prompt], design: Design) -> None:
     if design.repeats < 1:
         raise LoadTestError(f"repeats = {design.repeats}: at least 1 is needed")

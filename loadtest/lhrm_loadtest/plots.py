@@ -150,7 +150,8 @@ def _latency(rows: Sequence[Row], summary: Summary, slos: Sequence[Slo]) -> Figu
                 axis.axvline(slo.limit_ms, color="grey", linewidth=1, linestyle=":", label=str(slo))
         axis.set(xlabel=f"{point.replace('_', ' ')}, ms from the scheduled arrival", ylabel="requests, %", xscale="log")
         axis.set(ylim=(0, 102))
-        axis.legend(fontsize=8)
+        if axis.get_legend_handles_labels()[0]:  # matplotlib warns of a legend of nothing
+            axis.legend(fontsize=8)
     return figure if found else None
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from .errors import LoadTestError, describe
+from .text import is_whole
 
+# A prompt is kept as the one turn of a conversation.
+_PROMPT_NAMES = {"messages.0.content": "prompt"}
 DEFAULT_PROMPTS = Path(__file__).parent / "prompts" / "default.jsonl"
 
 
@@ -54,42 +57,57 @@ class Prompt(BaseModel):
         return {**rest, "messages": [{"role": "user", "content": raw["prompt"]}]}
 
     @model_validator(mode="after")
-    def _some_turn(self) -> Prompt:
+    def _nothing_empty(self) -> Prompt:
         if not self.messages:
             raise ValueError("messages is empty")
+        if self.answer == ():
+            raise ValueError("answer is an empty list")
         return self
 
 
-def load_prompts(path: Path) -> list[Prompt]:
-    """Read a JSONL prompt file; a line without ``id`` gets its number. Raises LoadTestError naming file and line."""
+def load_prompts(path: Path, check: Callable[[Prompt], None] | None = None) -> list[Prompt]:
+    """Read a JSONL prompt file; a line without ``id`` gets its number. Raises LoadTestError naming file and line.
+
+    `check` raises LoadTestError for a prompt that cannot be used.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        # Editors on Windows begin a file with a byte order mark.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as exc:
         raise LoadTestError(f"cannot read prompts {path}: {exc}") from exc
-    prompts = [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    prompts: dict[str, Prompt] = {}
+    numbers: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            prompt = _parse(number, line)
+            if prompt.id in prompts:
+                # Their rows could not be told apart.
+                raise LoadTestError(f"id = {prompt.id!r}: line {numbers[prompt.id]} has it too")
+            if check is not None:
+                check(prompt)
+        except LoadTestError as exc:
+            raise LoadTestError(f"{path}:{number}: {exc}") from exc
+        prompts[prompt.id], numbers[prompt.id] = prompt, number
     if not prompts:
         raise LoadTestError(f"{path} has no prompts")
-    refuse_repeated_ids(str(path), prompts)
-    return prompts
+    return list(prompts.values())
 
 
-def _parse(path: Path, number: int, line: str) -> Prompt:
+def _parse(number: int, line: str) -> Prompt:
     try:
         raw = json.loads(line)
-        return Prompt.model_validate({"id": str(number), **raw} if isinstance(raw, dict) else raw)
+    except (ValueError, RecursionError) as exc:
+        raise LoadTestError(f"not JSON: {exc}") from exc
+    fields = raw if isinstance(raw, dict) else {}
+    for name, value in fields.items():
+        if not is_whole(json.dumps([name, value], ensure_ascii=False)):
+            raise LoadTestError(f"{name!r} has half of a UTF-16 surrogate pair, which is no text")
+    try:
+        return Prompt.model_validate({"id": str(number), **fields} if isinstance(raw, dict) else raw)
     except ValidationError as exc:
-        raise LoadTestError(f"{path}:{number}: {describe(exc)}") from exc
-    except ValueError as exc:
-        raise LoadTestError(f"{path}:{number}: not JSON: {exc}") from exc
-
-
-def refuse_repeated_ids(source: str, prompts: Iterable[Prompt]) -> None:
-    """Raise LoadTestError when two prompts have one id: their rows could not be told apart."""
-    seen: set[str] = set()
-    for prompt in prompts:
-        if prompt.id in seen:
-            raise LoadTestError(f"{source}: id {prompt.id!r} occurs twice")
-        seen.add(prompt.id)
+        raise LoadTestError(describe(exc, _PROMPT_NAMES if "prompt" in fields else {})) from exc
 
 
 def prompt_lines(prompts: Iterable[Prompt]) -> str:

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .caveats import caveats
 from .figures import Price
 from .grids import Grid, grids
+from .order import order_sentence, turns
 from .page import page
 from .plots import Plot, plots
-from .rows import Row, read_rows
+from .rows import Row, last_rows, read_history
 from .run_info import RunInfo, read_run
 from .slo import Slo, parse_slo
 from .summary import Summary, summarise
@@ -27,23 +29,34 @@ TITLE = "Adaptive thinking against always-think"
 
 @dataclass(frozen=True)
 class Report:
-    """The rows of a run with how they are read: the baseline, the objectives and the price."""
+    """The rows of a run with how they are read: the baseline, the objectives and the price.
+
+    `remade` counts the requests that a later session made again.
+    """
 
     rows: Sequence[Row]
     run: RunInfo | None
     slos: Sequence[Slo]
     summary: Summary
+    remade: int = 0
+
+    @property
+    def caveats(self) -> list[str]:
+        """Return what a reader must know before any figure."""
+        return caveats(self.rows, self.run, self.summary, self.remade)
 
 
 def read_report(directory: Path, slos: Sequence[str] = (), price: Price | None = None) -> Report:
     """Compute the report of a run. What is not given is taken from how the run was made. Raises LoadTestError."""
-    rows, run = read_rows(directory), read_run(directory)
+    history, run = read_history(directory), read_run(directory)
+    rows = last_rows(history)
     chosen = [parse_slo(text) for text in slos]
     if run is not None:
         chosen = chosen or run.settings.objectives
         price = price or run.settings.price
     baseline = run.settings.baseline if run is not None else None
-    return Report(rows, run, chosen, summarise(rows, baseline, chosen, price))
+    planned = [arm.name for arm in run.settings.arms] if run is not None else []
+    return Report(rows, run, chosen, summarise(rows, baseline, chosen, price, planned), len(history) - len(rows))
 
 
 def write_report(directory: Path, report: Report) -> None:
@@ -55,13 +68,16 @@ def write_report(directory: Path, report: Report) -> None:
         (folder / plot.name).write_bytes(plot.png)
     (directory / REPORT_NAME).write_text(markdown(report, drawn), encoding="utf-8")
     tables, line = grids(report.summary), value_line(report.summary)
-    text = page(TITLE, run_lines(report.run), tables, drawn, notes(report), line)
+    text = page(TITLE, run_lines(report.run), tables, drawn, notes(report), line, report.caveats)
     (directory / PAGE_NAME).write_text(text, encoding="utf-8")
 
 
 def markdown(report: Report, drawn: Sequence[Plot]) -> str:
     """Return the report as Markdown, with its plots as files of a folder beside it."""
-    parts = [f"# {TITLE}", "", *(f"- {name}: {value}" for name, value in run_lines(report.run)), ""]
+    parts = [f"# {TITLE}", ""]
+    for caveat in report.caveats:
+        parts += [f"> **Warning:** {caveat}", ""]
+    parts += [*(f"- {name}: {value}" for name, value in run_lines(report.run)), ""]
     for plot in drawn:
         parts += [f"![{plot.caption}]({PLOTS_NAME}/{plot.name})", "", plot.caption, ""]
     for grid in grids(report.summary):
@@ -90,7 +106,7 @@ def run_lines(run: RunInfo | None) -> list[tuple[str, str]]:
     if run is None:
         return []
     settings = run.settings.model_dump(exclude_none=True, exclude_defaults=True)
-    known = {**run.model_dump(exclude_none=True, exclude={"settings"}), **settings}
+    known = {**run.model_dump(exclude_none=True, exclude_defaults=True, exclude={"settings"}), **settings}
     return [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in known.items()]
 
 
@@ -99,8 +115,9 @@ def notes(report: Report) -> list[str]:
     mixed = {(row.block, row.arm) for row in report.rows}
     together = len(mixed) > len({block for block, _ in mixed})
     lines = [
-        "All arms ask the same prompts with the same seed, sampling and cap, in changing order (ABBA for two arms). "
+        "All arms ask the same prompts with the same seed, sampling and cap. "
         f"{report.summary.warmups} warm-up requests are not counted.",
+        *filter(None, [order_sentence(turns(report.rows))]),
         "The arms run at the same time, so latencies and goodput are those of a server that carries them all."
         if together
         else "Each arm has the server for itself while it is measured.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .arms import Asked
 from .errors import LoadTestError, describe
+from .text import Text
 
 ROWS_NAME = "rows.jsonl"
 
@@ -33,20 +35,20 @@ class Reply(_Record):
     reasoning. `queue_ms`, until the engine was asked, and `decide_ms`, the length of the decision, are the server's.
     """
 
-    mode: str
-    source: str | None = None
+    mode: Text
+    source: Text | None = None
     p_think: float | None = None
     prompt_tokens: int
     completion_tokens: int
     reasoning_tokens: int | None = None
     answer_tokens: int | None = None
     decide_tokens: int = 0
-    ended_by: str | None = None
-    reasoning_ended_by: str | None = None
+    ended_by: Text | None = None
+    reasoning_ended_by: Text | None = None
     queue_ms: float | None = None
     decide_ms: float | None = None
     savings: Savings | None = None
-    answer: str
+    answer: Text
 
 
 class Row(_Record):
@@ -67,7 +69,7 @@ class Row(_Record):
     warmup: bool
     arm: str
     asked: Asked
-    model: str
+    model: Text
     prompt: str
     task: str | None
     level: int | str | None
@@ -81,15 +83,15 @@ class Row(_Record):
     first_answer_ms: float | None
     end_ms: float
     driver_cpu_ms: float
-    request_id: str | None
+    request_id: Text | None
     reply: Reply | None
     score: float | None
-    scoring_error: str | None = None
-    error: str | None
+    scoring_error: Text | None = None
+    error: Text | None
 
 
 class RowWriter:
-    """Append rows to a file, each handed to the system before the next; a file of its own making without rows goes."""
+    """Append rows to a file, each handed to the system before the next; a file without rows goes."""
 
     def __init__(self, directory: Path, resume: bool = False) -> None:
         self._path = directory / ROWS_NAME
@@ -118,9 +120,21 @@ class RowWriter:
 
 
 def read_rows(directory: Path) -> list[Row]:
-    """Read the rows of a run, in the order they were planned; a last line that was cut off is left out.
+    """Read the rows of a run, in the order they were planned; of requests that were made again, the last row counts.
 
-    Of requests that were made again, the last row counts.
+    Raises LoadTestError naming file and line.
+    """
+    return last_rows(read_history(directory))
+
+
+def last_rows(history: Iterable[Row]) -> list[Row]:
+    """Return the last row of every request, in the order they were planned."""
+    last = {row.position: row for row in history}
+    return [last[position] for position in sorted(last)]
+
+
+def read_history(directory: Path) -> list[Row]:
+    """Read all rows of a run, in the order they were written; a last line that was cut off is left out.
 
     Raises LoadTestError naming file and line.
     """
@@ -132,8 +146,7 @@ def read_rows(directory: Path) -> list[Row]:
     rows = [_parse(path, number, line) for number, line in enumerate(whole.split("\n"), start=1) if line]
     if not rows:
         raise LoadTestError(f"{path} has no rows")
-    last = {row.position: row for row in rows}
-    return [last[position] for position in sorted(last)]
+    return rows
 
 
 def drop_cut_line(directory: Path) -> None:

@@ -7,6 +7,7 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -17,6 +18,7 @@ from .figures import Price
 from .plan import Design, Layout, Step
 from .slo import Slo, parse_slo
 
+Servers: TypeAlias = dict[str, dict[str, JsonValue]]
 RUN_NAME, PROMPTS_NAME = "run.json", "prompts.jsonl"
 
 
@@ -56,7 +58,10 @@ class Settings(BaseModel):
 
 
 class RunInfo(BaseModel):
-    """How, when, with what and against what a run was made. `sessions` are the times at which it began or went on."""
+    """How, when, with what and against what a run was made. `sessions` are the times at which it began or went on.
+
+    `servers` is what the endpoints told of themselves in the last session, `earlier_servers` in those before.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,7 +72,8 @@ class RunInfo(BaseModel):
     mix: str
     settings: Settings
     sessions: tuple[str, ...]
-    servers: dict[str, dict[str, JsonValue]]
+    servers: Servers
+    earlier_servers: tuple[Servers, ...] = ()
     version: str
     machine: str
     python: str
@@ -93,8 +99,10 @@ def now() -> str:
 
 
 def write_run(directory: Path, info: RunInfo) -> None:
-    """Write how the run is made beside its rows."""
-    (directory / RUN_NAME).write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    """Write how the run is made beside its rows: all of it or, where the process is killed, nothing."""
+    unfinished = directory / f".{RUN_NAME}"
+    unfinished.write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(directory / RUN_NAME)
 
 
 def read_run(directory: Path) -> RunInfo | None:

@@ -35,23 +35,24 @@ async def probe(driver: Driver, arms: Iterable[Arm]) -> None:
 async def run(driver: Driver, blocks: Iterable[Block], arms: Iterable[Arm], session: int, on_row: OnRow) -> None:
     """Make the requests of every block in turn. Raises LoadTestError when an endpoint is gone."""
     asked = {arm.name: arm for arm in arms}
+    lost = _Lost()  # of the whole run: a block may have fewer requests than it takes
     try:
         for block in blocks:
-            await _BlockRun(driver, block, asked, session, on_row, _Lost()).run()
+            await _BlockRun(driver, block, asked, session, on_row, lost).run()
     except* LoadTestError as group:
         raise group.exceptions[0] from None
 
 
 class _Lost:
-    """Counts requests in a row that got no connection: a server that is gone would fail the whole rest of a run."""
+    """Counts requests in a row that one server did not take: one that is gone would fail the whole rest of a run."""
 
     def __init__(self) -> None:
-        self._in_a_row = 0
+        self._in_a_row: dict[str, int] = {}
 
     def count(self, arm: Arm, answered: Answered) -> None:
         """Raise LoadTestError when there were too many."""
-        self._in_a_row = self._in_a_row + 1 if answered.unreachable else 0
-        if self._in_a_row >= UNREACHABLE_IN_A_ROW:
+        self._in_a_row[arm.url] = self._in_a_row.get(arm.url, 0) + 1 if answered.unreachable else 0
+        if self._in_a_row[arm.url] >= UNREACHABLE_IN_A_ROW:
             raise LoadTestError(
                 f"arm {arm.name!r}: {UNREACHABLE_IN_A_ROW} requests in a row did not reach {arm.url}; "
                 "when it is back, resume --retry-errors goes on"

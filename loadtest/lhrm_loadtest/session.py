@@ -7,23 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from .arms import Arm
 from .driver import Driver
 from .errors import LoadTestError
-from .grade import check_scorers
+from .grade import check_scorer, check_scorers
 from .live import Live
 from .plan import Block, plan
 from .prompts import Prompt, digest, load_prompts, prompt_lines
 from .rows import ROWS_NAME, Row, RowWriter, drop_cut_line, read_rows
-from .run_info import PROMPTS_NAME, RunInfo, Settings, now, read_run, this_machine, write_run
+from .run_info import PROMPTS_NAME, RUN_NAME, RunInfo, Servers, Settings, now, read_run, this_machine, write_run
 from .runner import probe, remaining, run
 from .slo import parse_slo
 from .sources import tasks
 from .terminal import console
-
-Servers = dict[str, dict[str, JsonValue]]
 
 
 @dataclass(frozen=True)
@@ -38,19 +34,38 @@ class About:
 def begin(directory: Path, settings: Settings, prompts: Sequence[Prompt], about: About) -> None:
     """Make all requests of a run, with its rows in `directory`. Raises LoadTestError.
 
-    Nothing is written before every arm has answered one unmeasured question.
+    Nothing is written before every arm has answered one unmeasured question: until then a killed run leaves nothing
+    that another would have to go around.
     """
     blocks = plan(prompts, settings.design)
     check_scorers(prompts)
     for text in settings.slos:
         parse_slo(text)
 
-    def describe(servers: Servers) -> None:
-        (directory / PROMPTS_NAME).write_text(prompt_lines(prompts), encoding="utf-8")
-        write_run(directory, _info(settings, prompts, about, servers))
+    _claim(directory)
 
-    with RowWriter(directory) as writer:
-        asyncio.run(_measure(settings, blocks, [], 0, writer, describe))
+    def start(servers: Servers) -> RowWriter:
+        # With run.json the run can be resumed, so it is the last file to come before the rows.
+        try:
+            (directory / PROMPTS_NAME).write_text(prompt_lines(prompts), encoding="utf-8")
+            write_run(directory, _info(settings, prompts, about, servers))
+        except OSError as exc:
+            raise LoadTestError(f"cannot write to {directory}: {exc}") from exc
+        return RowWriter(directory)
+
+    asyncio.run(_measure(settings, blocks, [], 0, start))
+
+
+def _claim(directory: Path) -> None:
+    """Make the directory of a new run. Raises LoadTestError for that of another run."""
+    for path in (directory / RUN_NAME, directory / ROWS_NAME):
+        if path.exists() and path.stat().st_size:
+            raise LoadTestError(f"{path} exists: choose another --out, or resume {directory}")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / ROWS_NAME).unlink(missing_ok=True)
+    except OSError as exc:
+        raise LoadTestError(f"cannot write to {directory}: {exc}") from exc
 
 
 def resume(directory: Path, retry_errors: bool = False, arms: tuple[Arm, ...] | None = None) -> None:
@@ -63,25 +78,26 @@ def resume(directory: Path, retry_errors: bool = False, arms: tuple[Arm, ...] | 
     info = read_run(directory)
     if info is None:
         raise LoadTestError(f"{directory} has no run.json: there is no run to go on with")
-    prompts = load_prompts(directory / PROMPTS_NAME)
+    prompts = load_prompts(directory / PROMPTS_NAME, check_scorer)
     if digest(prompts) != info.prompts_sha256:
         raise LoadTestError(f"{directory / PROMPTS_NAME} is not what the run began with")
-    check_scorers(prompts)
     settings = info.settings.model_copy(update={"arms": arms or info.settings.arms})
     drop_cut_line(directory)
-    done = read_rows(directory) if (directory / ROWS_NAME).is_file() else []
+    path = directory / ROWS_NAME
+    done = read_rows(directory) if path.is_file() and path.stat().st_size else []
     kept = [row for row in done if row.error is None] if retry_errors else done
     blocks = remaining(plan(prompts, settings.design), {row.position for row in kept})
     if not blocks:
         return
 
-    def describe(servers: Servers) -> None:
-        sessions = (*info.sessions, now())
-        write_run(directory, info.model_copy(update={"sessions": sessions, "servers": servers, "settings": settings}))
+    def start(servers: Servers) -> RowWriter:
+        told = {"servers": servers, "earlier_servers": (*info.earlier_servers, info.servers)}
+        changed = {**told, "sessions": (*info.sessions, now()), "settings": settings}
+        write_run(directory, info.model_copy(update=changed))
+        return RowWriter(directory, resume=True)
 
-    with RowWriter(directory, resume=True) as writer:
-        session = 1 + max((row.session for row in done), default=-1)
-        asyncio.run(_measure(settings, blocks, kept, session, writer, describe))
+    session = 1 + max((row.session for row in done), default=-1)
+    asyncio.run(_measure(settings, blocks, kept, session, start))
 
 
 def _info(settings: Settings, prompts: Sequence[Prompt], about: About, servers: Servers) -> RunInfo:
@@ -94,6 +110,7 @@ def _info(settings: Settings, prompts: Sequence[Prompt], about: About, servers: 
         settings=settings,
         sessions=(now(),),
         servers=servers,
+        earlier_servers=(),
         note=about.note,
         **this_machine(),
     )
@@ -104,15 +121,14 @@ async def _measure(
     blocks: Sequence[Block],
     done: Sequence[Row],
     session: int,
-    writer: RowWriter,
-    describe: Callable[[Servers], None],
+    start: Callable[[Servers], RowWriter],
 ) -> None:
     total = len(done) + sum(len(block.jobs) for block in blocks)
     async with Driver({arm.name: arm for arm in settings.arms}, settings.sampling) as driver:
         servers = await driver.settle()
         await probe(driver, settings.arms)
-        describe(servers)
-        with Live(total, [arm.name for arm in settings.arms], done, console(stderr=True)) as live:
+        names = [arm.name for arm in settings.arms]
+        with start(servers) as writer, Live(total, names, done, console(stderr=True)) as live:
 
             def on_row(row: Row) -> None:
                 writer.write(row)

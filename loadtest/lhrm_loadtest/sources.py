@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import LoadTestError
-from .grade import ScoringError, score
+from .grade import ScoringError, check_scorer, score
 from .prompts import Prompt, Turn, load_prompts
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def read_source(source: str, n: int | None, seed: int) -> list[Prompt]:
         return _suite(n or DEFAULT_COUNT, seed)
     if source.startswith(GYM):
         return _gym([name for name in source.removeprefix(GYM).split(",") if name], n or DEFAULT_COUNT, seed)
-    prompts = load_prompts(Path(source))
+    prompts = load_prompts(Path(source), check_scorer)
     if n is None:
         return prompts
     if n > len(prompts):
@@ -46,7 +46,7 @@ def _suite(n: int, seed: int) -> list[Prompt]:
     try:
         from lhrm_train.suite.mix import fixed_items
     except ImportError as exc:
-        raise _missing(exc) from exc
+        raise _missing(exc, "train") from exc
     problems = [item.problem for item in fixed_items(n, seed, "test")]
     return [_prompt(f"nano-{seed}-{place}", problem, "exact") for place, problem in enumerate(problems)]
 
@@ -60,7 +60,7 @@ def _gym(names: list[str], n: int, seed: int) -> list[Prompt]:
         from lhrm_train.config import ConfigError, DataConfig
         from lhrm_train.sources import read_problems
     except ImportError as exc:
-        raise _missing(exc) from exc
+        raise _missing(exc, "gym") from exc
     prompts = []
     for place, name in enumerate(names):
         count = n // len(names) + (place < n % len(names))
@@ -91,8 +91,8 @@ def _gym_prompt(identity: str, problem: Problem) -> Prompt:
     raise LoadTestError(f"prompts = gym:{problem.kind}: item {identity} cannot be kept in a file: {why}")
 
 
-def _missing(exc: ImportError) -> LoadTestError:
-    return LoadTestError(f"these prompts need the training package, which cannot be imported: {exc}")
+def _missing(exc: ImportError, extra: str) -> LoadTestError:
+    return LoadTestError(f"these prompts cannot be made: {exc}: pip install 'lhrm[{extra}]'")
 
 
 def _prompt(identity: str, problem: Problem, scorer: str) -> Prompt:

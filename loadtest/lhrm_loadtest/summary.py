@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .arms import MODES
@@ -27,7 +27,10 @@ from .slo import Slo
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run showed; `arms` are in the order of their modes."""
+    """What a run showed; `arms` are in the order of their modes.
+
+    The baseline may be an arm of the run that was not measured yet; there are no differences then.
+    """
 
     baseline: str
     roles: Roles
@@ -49,14 +52,26 @@ class Summary:
 
     @property
     def pairs(self) -> int:
-        """Return how many pairs of the baseline and another arm are complete, in the arm that has the fewest."""
-        return min((one.pairs for one in self.differences.values()), default=self.arms[self.baseline].requests)
+        """Return how many pairs of the baseline and another arm are complete, in the arm that has the fewest.
+
+        An arm alone counts its answers.
+        """
+        if self.differences:
+            return min(one.pairs for one in self.differences.values())
+        alone = self.arms.get(self.baseline)
+        return 0 if alone is None else alone.requests - alone.errors
 
 
 def summarise(
-    rows: Sequence[Row], baseline: str | None = None, slos: Sequence[Slo] = (), price: Price | None = None
+    rows: Sequence[Row],
+    baseline: str | None = None,
+    slos: Sequence[Slo] = (),
+    price: Price | None = None,
+    planned: Collection[str] = (),
 ) -> Summary:
     """Compute the summary of a run; without a `baseline` it is the arm that always thinks.
+
+    `planned` are the arms of the run, of which some may have no rows yet.
 
     Raises LoadTestError when no request was measured or no arm has the name of the baseline.
     """
@@ -67,8 +82,9 @@ def summarise(
     names = sorted(asked, key=lambda name: (asked[name], name))
     parts = roles(measured)
     base = baseline or parts.think or names[-1]
-    if base not in names:
+    if base not in names and base not in planned:
         raise LoadTestError(f"baseline = {base!r}: the arms with rows are {', '.join(names)}")
+    others = [name for name in names if name != base] if base in names else []
     pairs = collect(measured)
     found = choices(pairs, parts)
     loads = steps(rows, names, slos)
@@ -76,7 +92,7 @@ def summarise(
         baseline=base,
         roles=parts,
         arms={name: arm_figures([row for row in measured if row.arm == name], price) for name in names},
-        differences={name: difference(pairs, name, base, price) for name in names if name != base},
+        differences={name: difference(pairs, name, base, price) for name in others},
         oracle=oracle(found),
         other_mixes=other_mixes(found),
         curve=curve(found),
