@@ -15,7 +15,7 @@ from lhrm_train.config import ConfigError, DataConfig, RunConfig
 from lhrm_train.evaluate_any import evaluate_any, measure_rows
 from lhrm_train.evaluate_suite import TEST, VALIDATION, evaluate_suite, suite_problems
 from lhrm_train.evaluation_report import data_text
-from lhrm_train.format import Manifest
+from lhrm_train.format import Manifest, SavingsCalibration
 from lhrm_train.hygiene import CleaningReport, clean
 from lhrm_train.measure import ROWS, SETTINGS, Measurement
 from lhrm_train.problems import Problem
@@ -102,7 +102,7 @@ def run_evaluation(
         held_out = _measure_held_out(local, questions, out, config) if calibrating else []
         report = evaluate_questions(local, questions, out, config, holding_out=calibrating)
     if calibrating:
-        _write_calibration(model, held_out)
+        write_calibration(model, held_out)
     return report
 
 
@@ -146,7 +146,11 @@ def _measure_held_out(sampler: Sampler, questions: Questions, out: Path, config:
     return measure_rows(Measurement(sampler, held_out, config.eval, config.reward), out / "calibration")
 
 
-def _write_calibration(checkpoint: Path, rows: Sequence[Row]) -> None:
+def write_calibration(checkpoint: Path, rows: Sequence[Row]) -> SavingsCalibration | None:
+    """Write the savings calibration from `rows` into a checkpoint's manifest and return it.
+
+    None, and an unchanged manifest, where the rows are too few for one; stderr says which it was.
+    """
     calibration = calibrate(rows)
     if calibration is None:
         print(
@@ -154,6 +158,7 @@ def _write_calibration(checkpoint: Path, rows: Sequence[Row]) -> None:
             f"that the model answers directly; lhrm.json stays as it is",
             file=sys.stderr,
         )
-        return
+        return None
     replace(Manifest.load(checkpoint), savings_calibration=calibration).save(checkpoint)
     print(f"calibration of {calibration.prompts} prompts written into {checkpoint}", file=sys.stderr)
+    return calibration

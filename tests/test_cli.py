@@ -73,9 +73,25 @@ def test_models_by_name_and_by_path(tmp_path):
     assert find_model(str(tmp_path)) == tmp_path
     made = tmp_path / "models" / "lhrm-tiny"
     made.mkdir(parents=True)
+    (made / "lhrm.json").write_text("{}")
     assert find_model("tiny", [tmp_path]) == made
-    with pytest.raises(ModelNotFoundError, match="known short names: tiny"):
-        find_model("none", [tmp_path])
+    (tmp_path / "models" / "lhrm-empty").mkdir()
+    (tmp_path / "models" / "lhrm-small" / "delta").mkdir(parents=True)
+    for name in ("none", "empty"):
+        with pytest.raises(ModelNotFoundError, match=rf"model '{name}' is not a directory; known short names: tiny$"):
+            find_model(name, [tmp_path])
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_a_model_that_is_a_delta_only_has_to_be_built_first(tmp_path, by_path):
+    shipped = tmp_path / "models" / "lhrm-small"
+    (shipped / "delta").mkdir(parents=True)
+    (shipped / "delta" / "delta.json").write_text("{}")
+    name = str(shipped) if by_path else "small"
+    with pytest.raises(ModelNotFoundError, match=r"lhrm-small holds a delta and no lhrm\.json; run `make small` first"):
+        find_model(name, [tmp_path])
+    (shipped / "lhrm.json").write_text("{}")
+    assert find_model(name, [tmp_path]) == shipped
 
 
 def test_the_example_policy_of_the_documents_is_a_policy(tmp_path):

@@ -11,9 +11,10 @@ from lhrm_train.checkpoint import is_checkpoint, load_model
 from lhrm_train.format import ChatTokenizer, Manifest, Mode
 from lhrm_train.smol import __main__ as command
 from lhrm_train.smol import build as build_module
+from lhrm_train.smol.answers import SYSTEM
 from lhrm_train.smol.build import GGUF, WHEEL, BuildError, build, fetch_gguf, make_base
 from lhrm_train.smol.delta import logits_of, make_delta
-from lhrm_train.smol.perplexity import perplexity
+from lhrm_train.smol.perplexity import Perplexities, perplexities, perplexity
 from tests.test_init_gguf import gguf_parts, write_gguf
 from tests.test_smol_delta import gap, trained
 
@@ -150,7 +151,12 @@ def test_perplexity_is_the_mean_over_answer_tokens(published, tmp_path):
     value, tokens = perplexity(base, data, Mode.NO_THINK)
     assert tokens == count
     assert value == pytest.approx(float(torch.tensor(total / count).exp()), rel=0.01)
-    assert perplexity(base, data, None)[0] != value
+    bare = perplexity(base, data, None)[0]
+    told = perplexity(base, data, None, system=SYSTEM)[0]
+    assert len({bare, told, value}) == 3
+    measured = perplexities(base, base, data)
+    assert measured == Perplexities(model=value, base=bare, base_with_system=told, tokens=count)
+    assert measured.ratio == value / min(bare, told)
     data.write_text("")
     with pytest.raises(ValueError, match="holds no answers"):
         perplexity(base, data, None)

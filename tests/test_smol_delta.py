@@ -5,10 +5,20 @@ import pytest
 import torch
 
 from lhrm_train.checkpoint import load_model, save_checkpoint
+from lhrm_train.digest import weights_digest
 from lhrm_train.format import ChatTokenizer, Manifest
 from lhrm_train.init import init_base
 from lhrm_train.smol import delta as delta_module
-from lhrm_train.smol.delta import NAME, DeltaError, apply_delta, logits_of, make_delta, read_delta
+from lhrm_train.smol.delta import (
+    NAME,
+    DeltaError,
+    apply_delta,
+    base_digest,
+    logits_of,
+    make_delta,
+    read_delta,
+    trained_digest,
+)
 from tests.bases import llama_tied, qwen3_untied, save_base
 
 RANK = 3
@@ -66,6 +76,14 @@ def test_a_delta_gives_the_trained_model_back(base, tmp_path, every_word):
     assert (tmp_path / "merged/tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
 
 
+def test_a_model_is_known_by_the_checkpoint_that_its_delta_was_made_of(base, tmp_path):
+    target, model = trained(base, tmp_path / "trained"), tmp_path / "model"
+    make_delta(base, target, model / "delta", RANK)
+    apply_delta(base, model / "delta", tmp_path / "merged")
+    assert trained_digest(model) == trained_digest(target) == weights_digest(target)
+    assert trained_digest(tmp_path / "merged") != trained_digest(target)
+
+
 def test_a_smaller_rank_keeps_less_and_says_so(base, tmp_path):
     target = trained(base, tmp_path / "trained", rank=8)
     kept = [make_delta(base, target, tmp_path / f"delta{rank}", rank)["kept"] for rank in (1, 4, 8)]
@@ -74,20 +92,23 @@ def test_a_smaller_rank_keeps_less_and_says_so(base, tmp_path):
 
 def test_an_unchanged_model_has_an_empty_delta(base, tmp_path):
     figures = make_delta(base, base, tmp_path / "delta")
-    assert figures == {"kept": 1.0, "bytes": 0.0, "logit_gap": 0.0}
+    size = (tmp_path / "delta" / NAME).stat().st_size
+    assert figures == {"kept": 1.0, "bytes": size, "logit_gap": 0.0}
     apply_delta(base, tmp_path / "delta", tmp_path / "merged")
     assert gap(base, tmp_path / "merged") == 0
 
 
 def test_files_are_small_listed_and_checked(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(delta_module, "LARGEST_FILE", 1500)
+    monkeypatch.setattr(delta_module, "LARGEST_FILE", 5000)
     out = tmp_path / "delta"
-    make_delta(base, trained(base, tmp_path / "trained"), out, RANK)
+    figures = make_delta(base, trained(base, tmp_path / "trained"), out, RANK)
     about, tensors = read_delta(out)
     files = [entry["name"] for entry in about["files"]]
-    assert len(files) > 3
+    assert len(files) >= 3
     assert {path.name for path in out.iterdir()} == {NAME, *files}
     assert all((out / entry["name"]).stat().st_size == entry["bytes"] for entry in about["files"])
+    sizes = [path.stat().st_size for path in out.iterdir()]
+    assert max(sizes) <= 5000 < sum(sizes) == figures["bytes"]
     assert {tensor.dtype for name, tensor in tensors.items() if not name.endswith(".ids")} == {torch.bfloat16}
     damaged = out / files[1]
     content = bytearray(damaged.read_bytes())
@@ -98,11 +119,24 @@ def test_files_are_small_listed_and_checked(base, tmp_path, monkeypatch):
     assert not (tmp_path / "merged").exists()
 
 
-def test_a_delta_that_is_too_large_is_refused(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(delta_module, "LARGEST_DELTA", 1000)
-    with pytest.raises(DeltaError, match=r"rank = 3: the delta has \d+ bytes, at most 1000 are allowed"):
-        make_delta(base, trained(base, tmp_path / "trained"), tmp_path / "delta", RANK)
-    assert not (tmp_path / "delta").exists()
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [
+        ("LARGEST_DELTA", 1000, r"the delta has \d+ bytes, at most 1000 are allowed; lower its rank"),
+        ("LARGEST_FILE", 400, r"\w+\.(up|down|value|rows) takes \d+ bytes, at most 400 fit into a file"),
+        # Headers that are larger than was thought.
+        ("TENSOR_HEADER", -4000, r"delta-01\.safetensors has \d+ bytes, at most 5000 are allowed"),
+    ],
+)
+def test_a_delta_that_is_too_large_is_refused(base, tmp_path, monkeypatch, limit, value, message):
+    monkeypatch.setattr(delta_module, "LARGEST_FILE", 5000)
+    monkeypatch.setattr(delta_module, limit, value)
+    out = tmp_path / "delta"
+    out.mkdir()
+    (out / NAME).write_text("the one before")
+    with pytest.raises(DeltaError, match=message):
+        make_delta(base, trained(base, tmp_path / "trained"), out, RANK)
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(NAME, "the one before")]
 
 
 def edited(folder, change):
@@ -117,6 +151,8 @@ def edited(folder, change):
         (lambda about: about.update(format=2), "format = 2: 1 is the one known here"),
         (lambda about: about.update(base="other"), "is for the base 'other', not"),
         (lambda about: about.pop("files"), r"cannot be read: KeyError\('files'\)"),
+        (lambda about: about.pop("base_weights"), r"cannot be read: KeyError\('base_weights'\)"),
+        (lambda about: about.update(base_weights="other"), r"base: the digest of its weights is \w{16}, not other"),
         (lambda about: about["checks"][0]["top"][0].__setitem__(1, 1e3), "logit of the merged model is .* off"),
         (lambda about: about["checks"].pop(), "not the prompts known here"),
         (lambda about: about["manifest"]["tags"].update(think=0), "its tags .* are not those of the base"),
@@ -131,12 +167,30 @@ def test_a_delta_that_does_not_fit_is_refused(base, tmp_path, change, message):
     assert not (tmp_path / "merged").exists()
 
 
-def test_a_base_that_is_another_one_gives_other_logits(base, tmp_path):
+def test_a_base_that_is_another_one_is_refused(base, tmp_path):
     out, other = tmp_path / "delta", tmp_path / "other"
     make_delta(base, trained(base, tmp_path / "trained"), out, RANK)
-    trained(base, other, rank=2)  # same name and shape, other weights
-    with pytest.raises(DeltaError, match="logit of the merged model is"):
+    model = load_model(base)
+    with torch.no_grad():
+        next(p for p in model.parameters() if p.ndim == 1)[0] += 0.01  # too little for the logits to tell
+    save_checkpoint(model, Manifest.load(base), base, other)
+    with pytest.raises(
+        DeltaError, match=rf"other: the digest of its weights is \w+, not \w+; {out} is for another base"
+    ):
         apply_delta(other, out, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+@torch.no_grad()
+def test_rows_that_are_computed_here_do_not_make_another_base(base, tmp_path):
+    model, tags = load_model(base), Manifest.load(base).tags
+    before = base_digest(model, base)
+    words = model.get_input_embeddings().weight
+    words[tags.think] += 0.001
+    words[-1] += 0.001  # beyond the tokenizer's ids
+    assert base_digest(model, base) == before
+    words[ChatTokenizer.load(base).encode_text("a")[0]] += 0.1
+    assert base_digest(model, base) != before
 
 
 def test_models_with_other_tokenizers_have_no_delta(base, tmp_path):

@@ -1,4 +1,4 @@
-"""The command ``python -m lhrm_train.smol``: base, answers, data, delta, build, perplexity, evaluate."""
+"""The command ``python -m lhrm_train.smol``: base, answers, data, calibrate, delta, build, perplexity, evaluate."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--batch", type=int, help="answers sampled at once; default: 64, on a GPU 1024")
         if name != "answers":
             command.add_argument("--scale", type=float, default=1.0, help="factor on the number of questions")
+    calibrate = commands.add_parser("calibrate", help="write the savings calibration into a trained checkpoint")
+    calibrate.add_argument("--model", type=Path, required=True, help="trained checkpoint, before its delta is made")
+    calibrate.add_argument("--out", type=Path, help="raw rows; default: calibration in the work folder")
     delta = commands.add_parser("delta", help="make the committed delta of a trained checkpoint")
     delta.add_argument("--base", type=Path, help="checkpoint it was trained from; default: base in the work folder")
     delta.add_argument("--trained", type=Path, required=True, help="trained checkpoint")
@@ -39,11 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--model", type=Path, required=True)
     measure.add_argument("--data", type=Path, help="default: data/held-out-answers.jsonl in the work folder")
     measure.add_argument("--plain", action="store_true", help="without an opening tag, for the base itself")
+    measure.add_argument("--system", action="store_true", help="behind the system message of the base's answers")
     evaluate = commands.add_parser("evaluate", help="measure a model and write its card; goes on if stopped")
     evaluate.add_argument("--model", type=Path, default=Path("models/lhrm-smol"))
     evaluate.add_argument("--out", type=Path, help="raw rows; default: evaluation in the work folder")
     evaluate.add_argument("--gym", type=int, default=40, help="questions of each reasoning-gym task")
-    evaluate.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one setting")
+    evaluate.add_argument("--run", type=Path, help="folder of the run that trained it, for the card")
+    for command in (calibrate, evaluate):
+        command.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one setting")
     return parser
 
 
@@ -77,9 +83,22 @@ def _data(arguments: argparse.Namespace, base: Path) -> str:
     return f"{data_table(made, tokenizer)}\n\ndata={out} hft_tokens={total_tokens(made['hft'], tokenizer)}"
 
 
+def _calibrate(arguments: argparse.Namespace) -> str:
+    from lhrm_train.manifest_settings import config_for
+    from lhrm_train.smol.calibration import calibrate_smol
+
+    out = arguments.out or arguments.work / "calibration"
+    config = config_for(arguments.model, None, arguments.set)
+    made = calibrate_smol(arguments.model, arguments.work / "data", out, config)
+    return f"calibration={out} " + (f"prompts={made.prompts} ranges={len(made.bins)}" if made else "ranges=0")
+
+
 def _delta(arguments: argparse.Namespace) -> str:
+    from lhrm_train.format import Manifest
     from lhrm_train.smol.delta import make_delta
 
+    if Manifest.load(arguments.trained).savings_calibration is None:
+        print(f"{arguments.trained} is not calibrated: its model will state no saving", file=sys.stderr)
     figures = make_delta(_base(arguments), arguments.trained, arguments.out, arguments.rank)
     return f"delta={arguments.out} " + " ".join(f"{name}={value:.6g}" for name, value in figures.items())
 
@@ -91,10 +110,12 @@ def _build(arguments: argparse.Namespace) -> str:
 
 
 def _perplexity(arguments: argparse.Namespace) -> str:
+    from lhrm_train.smol.answers import SYSTEM
     from lhrm_train.smol.perplexity import perplexity
 
     data = arguments.data or arguments.work / "data" / "held-out-answers.jsonl"
-    value, tokens = perplexity(arguments.model, data, None if arguments.plain else Mode.NO_THINK)
+    mode = None if arguments.plain else Mode.NO_THINK
+    value, tokens = perplexity(arguments.model, data, mode, system=SYSTEM if arguments.system else "")
     return f"perplexity={value:.4f} tokens={tokens}"
 
 
@@ -102,11 +123,15 @@ def _evaluate(arguments: argparse.Namespace) -> str:
     from lhrm_train.manifest_settings import config_for
     from lhrm_train.smol.card import write_card
     from lhrm_train.smol.evaluation import measure_smol
+    from lhrm_train.smol.training import Run
 
     out = arguments.out or arguments.work / "evaluation"
     config = config_for(arguments.model, None, arguments.set)
-    measure_smol(arguments.model, _base(arguments), arguments.work / "data", out, config, arguments.gym)
-    return write_card(out, arguments.model)
+    data = arguments.work / "data"
+    # Before hours of measuring: a run of another model is refused.
+    run = Run.of(arguments.run, arguments.model, data) if arguments.run else None
+    measure_smol(arguments.model, _base(arguments), data, out, config, arguments.gym)
+    return write_card(out, arguments.model, data, run)
 
 
 def _prepare(arguments: argparse.Namespace) -> str:
@@ -119,6 +144,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {
     "answers": lambda arguments: _answers(arguments, _base(arguments)),
     "data": lambda arguments: _data(arguments, _base(arguments)),
     "prepare": _prepare,
+    "calibrate": _calibrate,
     "delta": _delta,
     "build": _build,
     "perplexity": _perplexity,

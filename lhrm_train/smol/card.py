@@ -1,23 +1,21 @@
-"""The model card of lhrm-smol, derived from the folder that `measure_smol` writes."""
+"""The model card of lhrm-smol, from the folder that `measure_smol` writes, the data, and the run that trained it."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from lhrm_train.atomic import write_text
 from lhrm_train.evaluation_report import CURVE, DIFFICULTY
-from lhrm_train.format import NO_THINK_OPEN, THINK_OPEN
-from lhrm_train.measure import ROWS, read_settings
-from lhrm_train.report import baseline_lines, group, key_line, markdown, shown, summarise, table
-from lhrm_train.rows import Row, row_log, write_rows
-from lhrm_train.smol.evaluation import EVERYDAY, EXAMPLES, GYM, PERPLEXITY, TEST
-from lhrm_train.smol.examples import Example
+from lhrm_train.format import NO_THINK_OPEN, THINK_OPEN, ChatTokenizer, SavingsCalibration
+from lhrm_train.report import baseline_lines, group, key_line, markdown, shown, table
+from lhrm_train.rows import Row, write_rows
+from lhrm_train.smol.bars import bar_table, bars
+from lhrm_train.smol.evaluation import EVERYDAY, EXAMPLES, GYM, TEST
+from lhrm_train.smol.measured import HARD_LEVEL, Measured
+from lhrm_train.smol.training import Run, data_section, training_section
 
-HARD_LEVEL = 3
 SHOWN = 3  # examples of each sort
 
 INTRO = f"""# lhrm-smol
@@ -32,62 +30,15 @@ unlike those below come out wrong, with or without thinking.
 """
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What the folder of an evaluation holds: rows by set, perplexity of model and base, examples by set."""
+def write_card(folder: Path, target: Path, data: Path, run: Run | None) -> str:
+    """Write README.md and evaluation/ of the model in `target` and return the key line.
 
-    rows: Mapping[str, Sequence[Row]]
-    perplexity: Mapping[str, float]
-    examples: Mapping[str, Sequence[Example]]
-    settings: Mapping[str, object]
-    margin: float
-
-    @classmethod
-    def read(cls, folder: Path) -> Measured:
-        """Read what `measure_smol` wrote. Raises ConfigError or OSError where a part is missing."""
-        settings = read_settings(folder / TEST)
-        examples: dict[str, list[Example]] = {TEST: [], EVERYDAY: []}
-        for line in (folder / EXAMPLES).read_text(encoding="utf-8").splitlines():
-            raw = json.loads(line)
-            examples[raw.pop("set")].append(Example(**raw))
-        return cls(
-            rows={name: row_log(folder / name / ROWS).read() for name in (TEST, EVERYDAY, GYM)},
-            perplexity=json.loads((folder / PERPLEXITY).read_text(encoding="utf-8")),
-            examples=examples,
-            settings=settings["sampling"],
-            margin=float(settings["analysis"]["margin"]),
-        )
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """The figures that decide whether the model does what it is for."""
-        test, everyday = summarise(self.rows[TEST], self.margin), summarise(self.rows[EVERYDAY], self.margin)
-        hard = summarise([row for row in self.rows[TEST] if row.level >= HARD_LEVEL], self.margin)
-        gym = summarise(self.rows[GYM], self.margin)
-        return {
-            "prompts": test.n,
-            "accuracy_think": round(test.accuracy_think, 4),
-            "accuracy_no_think": round(test.accuracy_no_think, 4),
-            "accuracy_free": round(test.accuracy_free, 4),
-            "hard_think": round(hard.accuracy_think, 4),
-            "hard_no_think": round(hard.accuracy_no_think, 4),
-            "tokens_ratio": round(test.tokens_free / test.tokens_think, 4),
-            "oracle_tokens_ratio": round(1 - test.oracle_cut, 4),
-            "hacc": round(test.hacc, 4),
-            "hacc_always_think": round(test.hacc_always_think, 4),
-            "hacc_always_no_think": round(test.hacc_always_no_think, 4),
-            "everyday_no_think": round(1 - everyday.think_rate, 4),
-            "everyday_fluent": round(everyday.accuracy_free, 4),
-            "gym_think": round(gym.accuracy_think, 4),
-            "gym_no_think": round(gym.accuracy_no_think, 4),
-            "gym_free": round(gym.accuracy_free, 4),
-            "perplexity_ratio": round(self.perplexity["model"] / self.perplexity["base"], 4),
-        }
-
-
-def write_card(folder: Path, target: Path) -> str:
-    """Write README.md and evaluation/ of the model in `target` and return the key line."""
+    `folder` is that of `measure_smol`, `data` what the model was trained on, `run` what trained it; without it the card
+    says that it has no settings and curves. Raises ConfigError or OSError where `folder` lacks a part, FormatError when
+    `target` holds no checkpoint.
+    """
     measured = Measured.read(folder)
+    tokenizer = ChatTokenizer.load(target)
     evaluation = target / "evaluation"
     evaluation.mkdir(parents=True, exist_ok=True)
     for name, rows in measured.rows.items():
@@ -95,24 +46,37 @@ def write_card(folder: Path, target: Path) -> str:
     for plot in (DIFFICULTY, CURVE):
         shutil.copyfile(folder / TEST / plot, evaluation / plot)
     shutil.copyfile(folder / EXAMPLES, evaluation / EXAMPLES)
-    write_text(target / "README.md", card_text(measured))
+    recipe = data_section(data, tokenizer), training_section(run, evaluation)
+    write_text(target / "README.md", card_text(measured, tokenizer.manifest.savings_calibration, *recipe))
     return key_line(measured.figures)
 
 
-def card_text(measured: Measured) -> str:
-    """Return the card."""
-    parts = [INTRO, _method(measured), _tests(measured), _everyday(measured), _gym(measured), _examples(measured)]
+def card_text(measured: Measured, calibration: SavingsCalibration | None, *recipe: str) -> str:
+    """Return the card; `recipe` are the sections about data and training."""
+    figures = _bars(measured), _method(measured, calibration), _tests(measured), _everyday(measured), _gym(measured)
+    parts = [INTRO, *figures, _examples(measured), *recipe]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
-def _method(measured: Measured) -> str:
+def _bars(measured: Measured) -> str:
+    return f"""## What it should do, and what it does
+
+{bar_table(bars(measured))}
+"""
+
+
+def _method(measured: Measured, calibration: SavingsCalibration | None) -> str:
     settings = measured.settings
+    savings = "**not available**, so a server states no saving"
+    if calibration is not None:
+        savings = f"of {calibration.prompts} validation prompts that it answers directly, in `lhrm.json`"
     return f"""## Evaluation
 
 {settings["samples"]} samples per forced mode at temperature {settings["temperature"]:g}, at most
 {settings["max_new_tokens"]} new tokens. Free choice: think iff P(think) >= 0.5. Hybrid Accuracy: share of prompts where
 the free choice is the mode with the higher mean score; means within {measured.margin:g} go to the mode with fewer
 tokens. Tokens are completion tokens; a saving holds for this mix only. Raw rows are in `evaluation/`.
+Calibration of the saving that a server states: {savings}.
 """
 
 
@@ -145,10 +109,17 @@ def _everyday(measured: Measured) -> str:
 
 Of {len(measured.rows[EVERYDAY])} everyday prompts that nothing was trained on, {f["everyday_no_think"]:.1%} are
 answered without thinking; {f["everyday_fluent"]:.1%} of the answers break none of the rules for fluency
-(`lhrm_train/smol/fluency.py`).
-Perplexity on the base's own answers to such prompts: {perplexity["model"]:.2f}, of the base {perplexity["base"]:.2f}
-({f["perplexity_ratio"]:.2f} times, {perplexity["tokens"]:.0f} tokens).
+(`lhrm_train/smol/fluency.py`). The free choice takes {f["everyday_tokens_free"]:.1f} tokens to answer one, always-think
+{f["everyday_tokens_think"]:.1f}: {_share(f["everyday_tokens_ratio"])} of them.
+
+Perplexity on the base's own answers to such prompts ({perplexity.tokens} tokens): {perplexity.model:.2f}, of the base
+{perplexity.base:.2f}, and {perplexity.base_with_system:.2f} behind the system message with which they were sampled. The
+model has {f["perplexity_ratio"]:.2f} times the lower of the two.
 """
+
+
+def _share(value: float) -> str:
+    return shown(value, ".1%")
 
 
 def _gym(measured: Measured) -> str:

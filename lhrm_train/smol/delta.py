@@ -1,7 +1,8 @@
 """The committed delta: what training changed, small enough for a repository, checked when it is made and applied.
 
-`delta.json` names the base, the files with their checksums, and logits that the merged model must give; beside it lie
-safetensors files of at most `LARGEST_FILE` bytes. Per parameter of the model they hold
+`delta.json` names the base with a digest of its weights, the trained checkpoint by one, the files with their checksums,
+and logits that the merged model must give; beside it lie safetensors files. No file has more than `LARGEST_FILE` bytes,
+and all together no more than `LARGEST_DELTA`. Per parameter of the model they hold
   NAME.up (rows, rank) and NAME.down (rank, columns): bf16 factors of trained minus base;
   NAME.value: the trained value itself, of a vector such as a norm's weight;
   NAME.rows (n, columns) and NAME.ids (n,): trained rows of tags, turn markers and padding.
@@ -25,12 +26,16 @@ from transformers import PreTrainedModel
 
 from lhrm_train.atomic import replace_directory, write_json
 from lhrm_train.checkpoint import load_model, save_checkpoint
+from lhrm_train.digest import weights_digest
 from lhrm_train.format import MANIFEST_NAME, ChatTokenizer, Manifest, Message, Mode, encode_chat
 
 FORMAT = 1
 NAME = "delta.json"
+NEEDED = ("base", "base_weights", "trained_weights", "manifest", "checks")
 LARGEST_FILE, LARGEST_DELTA = 15_000_000, 45_000_000  # bytes
 RANK, WORD_RANK = 64, 16  # of the factors; of those of the embedding, beside the rows that are stored whole
+# Upper bounds of what safetensors writes beside the numbers: per file, and per tensor beside its name.
+FILE_HEADER, TENSOR_HEADER = 64, 128  # bytes
 LOGIT_TOLERANCE = 0.05
 TOP = 5  # logits kept per check
 CHECKS = (
@@ -57,16 +62,14 @@ class Check:
 def make_delta(base: Path, trained: Path, out: Path, rank: int = RANK, word_rank: int = WORD_RANK) -> dict[str, float]:
     """Write the delta from `base` to `trained`, both checkpoints, to `out`; complete or not at all.
 
-    Returns `kept`, the share of the squared change that the factors hold, `bytes`, and `logit_gap`, the largest
-    difference of a checked logit between the trained and the merged model. Raises DeltaError when the two differ in
-    vocabulary or shape, or the delta is too large.
+    Returns `kept`, the share of the squared change that the factors hold, `bytes`, the size of all files, and
+    `logit_gap`, the largest difference of a checked logit between the trained and the merged model. Raises DeltaError
+    when the two differ in vocabulary or shape, or a file or all of them are too large.
     """
     _same_vocabulary(base, trained)
     before, after = load_model(base), load_model(trained)
+    weights = base_digest(before, base)
     tensors, kept = _difference(before, after, _special_ids(trained), rank, word_rank)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if size > LARGEST_DELTA:
-        raise DeltaError(f"rank = {rank}: the delta has {size} bytes, at most {LARGEST_DELTA} are allowed")
     tokenizer = ChatTokenizer.load(trained)
     wanted = logits_of(after, tokenizer)
     _merge(before, tensors)
@@ -75,25 +78,30 @@ def make_delta(base: Path, trained: Path, out: Path, rank: int = RANK, word_rank
     about = {
         "format": FORMAT,
         "base": Manifest.load(base).base_model,
+        "base_weights": weights,
+        "trained_weights": weights_digest(trained),
         "kept": kept,
         "manifest": json.loads((trained / MANIFEST_NAME).read_text(encoding="utf-8")),
         "checks": [asdict(check) for check in _checks(merged)],
     }
     replace_directory(out, lambda fresh: _write(fresh, tensors, about))
     gap = max(float((a - b).abs().max()) for a, b in zip(wanted, merged, strict=True))
+    size = sum(path.stat().st_size for path in out.iterdir())
     return {"kept": kept, "bytes": float(size), "logit_gap": gap}
 
 
 def apply_delta(base: Path, delta: Path, out: Path) -> float:
     """Write the merged checkpoint to `out` and return the largest difference of a checked logit.
 
-    Raises DeltaError when a file is missing or damaged, the base is another one, or a logit is off by more than
-    `LOGIT_TOLERANCE`.
+    Raises DeltaError when a file is missing or damaged, the base is another one by its name or its weights, or a logit
+    is off by more than `LOGIT_TOLERANCE`.
     """
     about, tensors = read_delta(delta)
     if about["base"] != Manifest.load(base).base_model:
         raise DeltaError(f"{delta}: is for the base {about['base']!r}, not {Manifest.load(base).base_model!r}")
     model = load_model(base)
+    if (weights := base_digest(model, base)) != (wanted := about["base_weights"]):
+        raise DeltaError(f"{base}: the digest of its weights is {weights}, not {wanted}; {delta} is for another base")
     _merge(model, tensors)
     _round(model)
     gap = _largest_gap(model, ChatTokenizer.load(base), about["checks"])
@@ -110,6 +118,8 @@ def read_delta(delta: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         about = json.loads(path.read_text(encoding="utf-8"))
         listed = [(entry["name"], entry["sha256"]) for entry in about["files"]]
         version = about["format"]
+        if missing := [name for name in NEEDED if name not in about]:
+            raise KeyError(missing[0])
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise DeltaError(f"{path}: cannot be read: {exc!r}") from exc
     if version != FORMAT:
@@ -123,12 +133,41 @@ def read_delta(delta: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return about, tensors
 
 
+def trained_digest(model: Path) -> str:
+    """Return the digest of the checkpoint that `model` was made of by its delta; without a delta, its own.
+
+    Raises DeltaError for a damaged delta.
+    """
+    if not (model / "delta" / NAME).is_file():
+        return weights_digest(model)
+    about, _ = read_delta(model / "delta")
+    return str(about["trained_weights"])
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+    return digest.hexdigest()
+
+
+def base_digest(model: PreTrainedModel, checkpoint: Path) -> str:
+    """Return 16 hexadecimal digits of the weights, which are bf16, that the published base brought along.
+
+    The rows of added tokens, and those that pad a matrix, are left out: `init_base` computes them, and another CPU
+    rounds them otherwise. The merged model has those of the delta, or never uses them.
+    """
+    spec = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
+    added = {token["id"] for token in spec["added_tokens"]}
+    known = [index for index in spec["model"]["vocab"].values() if index not in added]
+    words = _word_matrices(model)
+    digest = hashlib.blake2b(digest_size=8)
+    for name, parameter in sorted(model.named_parameters()):
+        value = parameter.detach()[sorted(known)] if parameter.data_ptr() in words else parameter.detach()
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.to(torch.bfloat16).contiguous().view(torch.int16).numpy().data)
     return digest.hexdigest()
 
 
@@ -264,17 +303,29 @@ def _write(fresh: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) ->
         path.chmod(0o644)
         files.append({"name": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size})
     write_json(fresh / NAME, {**about, "files": files})
+    _check_sizes(fresh)
+
+
+def _check_sizes(folder: Path) -> None:
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    for name, size in sizes.items():
+        if size > LARGEST_FILE:
+            raise DeltaError(f"{name} has {size} bytes, at most {LARGEST_FILE} are allowed")
+    if (total := sum(sizes.values())) > LARGEST_DELTA:
+        raise DeltaError(f"the delta has {total} bytes, at most {LARGEST_DELTA} are allowed; lower its rank")
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Yield the tensors in as many files as their size needs; headers take up to a fiftieth."""
+    """Yield the tensors in as many files as their size needs. Raises DeltaError for one that no file has room for."""
     part: dict[str, Tensor] = {}
-    size = 0
+    size = FILE_HEADER
     for name, tensor in tensors.items():
-        need = tensor.numel() * tensor.element_size()
-        if part and size + need > LARGEST_FILE * 0.98:
+        need = tensor.numel() * tensor.element_size() + len(name) + TENSOR_HEADER
+        if FILE_HEADER + need > LARGEST_FILE:
+            raise DeltaError(f"{name} takes {need} bytes, at most {LARGEST_FILE} fit into a file; lower its rank")
+        if size + need > LARGEST_FILE:
             yield part
-            part, size = {}, 0
+            part, size = {}, FILE_HEADER
         part[name] = tensor
         size += need
     if part:

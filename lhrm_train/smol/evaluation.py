@@ -11,10 +11,9 @@ from lhrm_train.atomic import write_json, write_text
 from lhrm_train.config import ConfigError, DataConfig, RunConfig
 from lhrm_train.digest import digest_of, weights_digest
 from lhrm_train.evaluation import Questions, evaluate_questions, questions_of
-from lhrm_train.format import Mode
 from lhrm_train.samplers import LocalSampler, Sampler
 from lhrm_train.smol.examples import answer_freely
-from lhrm_train.smol.perplexity import perplexity
+from lhrm_train.smol.perplexity import perplexities
 from lhrm_train.sources import read_problems
 
 TEST, EVERYDAY, GYM = "test", "everyday", "gym"
@@ -53,9 +52,7 @@ def measure_smol(model: Path, base: Path, data: Path, out: Path, config: RunConf
     if not (out / EXAMPLES).is_file():
         write_text(out / EXAMPLES, _examples(sampler, sets, config))
     if not (out / PERPLEXITY).is_file():
-        own, tokens = perplexity(model, held_out, Mode.NO_THINK)
-        before, _ = perplexity(base, held_out, None)
-        write_json(out / PERPLEXITY, {"model": own, "base": before, "tokens": tokens})
+        write_json(out / PERPLEXITY, asdict(perplexities(model, base, held_out)))
 
 
 def _refuse_others(out: Path, inputs: Mapping[str, str]) -> None:

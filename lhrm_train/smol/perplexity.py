@@ -4,18 +4,47 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from lhrm_train.format import Message, Mode, encode_chat
+from lhrm_train.smol.answers import SYSTEM
 
 
-def perplexity(checkpoint: Path, data: Path, mode: Mode | None, batch: int = 16) -> tuple[float, int]:
+@dataclass(frozen=True)
+class Perplexities:
+    """Of a model and its base on `tokens` tokens of held-out answers of the base.
+
+    The answers were sampled behind `answers.SYSTEM`, the model is asked without it, so the base is measured both ways.
+    """
+
+    model: float
+    base: float
+    base_with_system: float
+    tokens: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times the base's perplexity the model's is, taking the base at its better one."""
+        return self.model / min(self.base, self.base_with_system)
+
+
+def perplexities(model: Path, base: Path, data: Path) -> Perplexities:
+    """Measure all three. Raises what `perplexity` raises."""
+    own, tokens = perplexity(model, data, Mode.NO_THINK)
+    bare, _ = perplexity(base, data, None)
+    behind_system, _ = perplexity(base, data, None, system=SYSTEM)
+    return Perplexities(own, bare, behind_system, tokens)
+
+
+def perplexity(
+    checkpoint: Path, data: Path, mode: Mode | None, *, system: str = "", batch: int = 16
+) -> tuple[float, int]:
     """Return the perplexity per answer token and the number of these tokens.
 
-    `data` has a `prompt` and an `answer` in each line. With `mode` its opening tag stands before the answer, as in a
-    trained model's own answers; None is for a base. Tags and the end of turn are not counted, and tags are no
-    candidates, because those of a base are untrained. Raises FormatError when
+    `data` has a `prompt` and an `answer` in each line; `system` is a message before every prompt. With `mode` its
+    opening tag stands before the answer, as in a trained model's own answers; None is for a base. Tags and the end of
+    turn are not counted, and tags are no candidates, because those of a base are untrained. Raises FormatError when
     `checkpoint` is none, ValueError for data without answers.
     """
     import torch
@@ -26,8 +55,9 @@ def perplexity(checkpoint: Path, data: Path, mode: Mode | None, batch: int = 16)
     if not rows:
         raise ValueError(f"{data}: holds no answers")
     lm, tokenizer = load_for_evaluation(checkpoint)
+    before = (Message("system", system),) if system else ()
     pairs = [
-        (encode_chat(tokenizer, (Message("user", row["prompt"]),), mode), tokenizer.encode_text(row["answer"]))
+        (encode_chat(tokenizer, (*before, Message("user", row["prompt"])), mode), tokenizer.encode_text(row["answer"]))
         for row in rows
     ]
     pairs.sort(key=lambda pair: len(pair[0]) + len(pair[1]))

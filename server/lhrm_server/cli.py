@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lhrm_train.format import MANIFEST_NAME
+
 from .control import Wish
 from .engine_vllm import VllmOptions
 from .policy import FORCE_HEADER, ModePolicy
@@ -15,6 +17,7 @@ from .settings import MOST_CHOICES, Settings
 
 ENGINES = ("vllm", "fake")
 EXECUTIONS = ("auto", "eager", "compiled")
+DELTA = Path("delta", "delta.json")  # names what `make` adds to a published base
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -51,14 +54,25 @@ class ServeOptions:
 
 
 def find_model(model: str, roots: Sequence[Path] | None = None) -> Path:
-    """Return the checkpoint directory that `model`, a path or a short name like ``nano``, stands for."""
-    if Path(model).is_dir():
-        return Path(model)
+    """Return the checkpoint directory that `model`, a path or a short name like ``nano``, stands for.
+
+    Raises ModelNotFoundError for an unknown name, and for a model that is still to be built from its delta.
+    """
     folders = [root / "models" for root in roots or (Path.cwd(), SOURCE_ROOT)]
-    for folder in folders:
-        if "/" not in model and (folder / f"lhrm-{model}").is_dir():
-            return folder / f"lhrm-{model}"
-    names = sorted({path.name.removeprefix("lhrm-") for folder in folders for path in folder.glob("lhrm-*")})
+    named = [folder / f"lhrm-{model}" for folder in folders if "/" not in model]
+    if Path(model).is_dir():
+        named = [Path(model)]
+    for place in named:
+        if (place / MANIFEST_NAME).is_file():
+            return place
+    for place in named:
+        if (place / DELTA).is_file():
+            build = f"run `make {place.resolve().name.removeprefix('lhrm-')}` first"
+            raise ModelNotFoundError(f"model {model!r}: {place} holds a delta and no {MANIFEST_NAME}; {build}")
+    if Path(model).is_dir():
+        return Path(model)  # whoever reads it says what it lacks
+    found = (path.parent.name for folder in folders for path in folder.glob(f"lhrm-*/{MANIFEST_NAME}"))
+    names = sorted({name.removeprefix("lhrm-") for name in found})
     known = f"known short names: {', '.join(names)}" if names else "and no short names are known here"
     raise ModelNotFoundError(f"model {model!r} is not a directory; {known}")
 

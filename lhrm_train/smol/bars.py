@@ -1,0 +1,108 @@
+"""The bars that lhrm-smol is held against, each beside what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lhrm_train.report import RANDOM_HACC, Summary, markdown, shown
+from lhrm_train.smol.evaluation import EVERYDAY, GYM, TEST
+from lhrm_train.smol.measured import HARD_LEVEL, Measured
+
+HARD_GAIN = 0.20  # forced think over forced no-think
+FREE_LOSS = 0.02  # free choice below always-think
+TOKENS = 0.50  # of always-think's, on questions with a right answer
+HACC = 0.85
+EVERYDAY_NO_THINK = 0.95
+PERPLEXITY_RATIO = 1.10
+# Differences of means may miss a bar by a rounding error.
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar. `met` is None where the figure only stands beside one; a figure that was not measured meets none."""
+
+    what: str
+    measured_on: str
+    required: str
+    measured: str
+    met: bool | None
+
+
+def bars(measured: Measured) -> list[Bar]:
+    """Return every bar with what the rows and perplexities say. Raises ConfigError for a set without usable rows."""
+    test, gym, everyday = (measured.summary(name) for name in (TEST, GYM, EVERYDAY))
+    hard = measured.summary(TEST, measured.hard)
+    questions = {"held-out questions": test, "reasoning-gym": gym}
+    gained = {f"held-out questions, levels {HARD_LEVEL} and up": hard, "reasoning-gym, which has no levels": gym}
+    kept = 1 - everyday.think_rate
+    ratio = measured.perplexity.ratio
+    return [
+        *(_gain(name, part) for name, part in gained.items()),
+        *(_loss(name, part) for name, part in questions.items()),
+        *(_tokens(name, part, TOKENS) for name, part in questions.items()),
+        _tokens("everyday prompts, beside", everyday, None),
+        *(_hacc(name, part) for name, part in questions.items()),
+        Bar(
+            "answered without thinking",
+            "everyday prompts",
+            f"at least {EVERYDAY_NO_THINK:.0%}",
+            shown(kept, ".2%"),
+            kept >= EVERYDAY_NO_THINK - TOLERANCE,
+        ),
+        Bar(
+            "perplexity, times the base's",
+            "held-out answers of the base",
+            f"at most {PERPLEXITY_RATIO:.2f}",
+            shown(ratio, ".4f"),
+            ratio <= PERPLEXITY_RATIO + TOLERANCE,
+        ),
+    ]
+
+
+def _gain(name: str, part: Summary) -> Bar:
+    value = part.accuracy_think - part.accuracy_no_think
+    required = f"at least {100 * HARD_GAIN:.0f} points"
+    return Bar("forced think minus forced no-think", name, required, _points(value), value >= HARD_GAIN - TOLERANCE)
+
+
+def _loss(name: str, part: Summary) -> Bar:
+    value = part.accuracy_free - part.accuracy_think
+    required = f"at least {-100 * FREE_LOSS:.0f} points"
+    return Bar("free choice minus always-think", name, required, _points(value), value >= -FREE_LOSS - TOLERANCE)
+
+
+def _tokens(name: str, part: Summary, most: float | None) -> Bar:
+    value, what = 1 - part.cut, "completion tokens of the free choice, share of always-think's"
+    if most is None:
+        return Bar(what, name, "-", shown(value, ".2%"), None)
+    return Bar(what, name, f"at most {most:.0%}", shown(value, ".2%"), value <= most + TOLERANCE)
+
+
+def _hacc(name: str, part: Summary) -> Bar:
+    baselines = ", ".join(
+        f"{policy} {shown(value, '.3f')}"
+        for policy, value in (
+            ("always-think", part.hacc_always_think),
+            ("always-no-think", part.hacc_always_no_think),
+            ("random", RANDOM_HACC),
+        )
+    )
+    text = f"{shown(part.hacc, '.4f')} ({baselines})"
+    return Bar("Hybrid Accuracy", name, f"at least {HACC}", text, part.hacc >= HACC - TOLERANCE)
+
+
+def _points(share: float) -> str:
+    return f"{shown(100 * share, '+.2f')} points"
+
+
+def bar_table(found: list[Bar]) -> str:
+    """Return the bars as a Markdown table, and how many are met."""
+    lines = [[one.what, one.measured_on, one.required, one.measured, _answer(one.met)] for one in found]
+    counts = [one.met for one in found if one.met is not None]
+    table = markdown(["bar", "measured on", "required", "measured", "met"], lines)
+    return f"{table}\n\n{sum(counts)} of {len(counts)} bars are met."
+
+
+def _answer(met: bool | None) -> str:
+    return "-" if met is None else "yes" if met else "**no**"
