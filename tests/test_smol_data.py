@@ -65,7 +65,10 @@ def test_demonstrations_are_read_without_loss(written):
     read = read_demonstrations(source(out, "hft"))
     kept, report = clean(read, source(out, "hft"))
     assert len(read) == len(made["hft"])
-    assert report.duplicates <= 0.01 * report.read
+    # An everyday answer that comes again counts where another conversation is around it.
+    questions = [one for one in read if one.problem.kind != CHAT_KIND]
+    assert clean(questions, source(out, "hft"))[1].duplicates <= 0.01 * len(questions)
+    assert len(read) - len(questions) > report.duplicates
     modes = Counter(one.mode for one in kept)
     mixture = Mixture().scaled(SCALE)
     assert modes[Mode.THINK] >= mixture.think * 0.99
@@ -84,8 +87,9 @@ def test_direct_answers_are_to_easy_questions_and_hard_ones_get_reasoning(writte
 
 def test_one_question_is_seldom_shown_in_both_modes(written):
     _, made = written
+    questions = [row for row in made["hft"] if row["kind"] != CHAT_KIND]
     shown = {
-        mode: {r["messages"][-1]["content"] for r in made["hft"] if r["mode"] == mode} for mode in ("think", "no_think")
+        mode: {r["messages"][-1]["content"] for r in questions if r["mode"] == mode} for mode in ("think", "no_think")
     }
     assert len(shown["think"] & shown["no_think"]) < 0.1 * len(shown["no_think"])
 
