@@ -19,9 +19,7 @@ class Mixture:
     direct: int = 24_000
     direct_levels: Levels = (0.65, 0.35, 0.0, 0.0)
     chat_answers: int = 8  # answers of the base to one everyday prompt, at most
-    answer_repeats: int = (
-        2  # of an answer where there are fewer; a repeat counts where another conversation is around it
-    )
+    answer_repeats: int = 2  # of an answer where there are fewer; it counts behind another conversation
     chat_think_share: float = 0.06  # of them also with a short plan before, so that think mode can chat
     given_repeats: int = 4  # of a greeting or a question about the model itself, each behind another conversation
     # HGPO, and what reports are made on.
