@@ -16,7 +16,7 @@ scratchpad and answers easy ones directly. It exists to show and test the whole 
 
 **It is not a language model that talks.** Questions outside its kinds come out wrong, often confidently.
 It has no world knowledge beyond a few dozen memorised facts. Kinds of question that its training saw too little of
-come out wrong as well; `docs/experiments.md` measures them.
+come out wrong as well, and so do conversations of more than three or four turns; `docs/experiments.md` measures them.
 
 ## What it was trained on
 Generated questions with programmatic traces, each trace recomputed by an independent checker:
