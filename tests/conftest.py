@@ -6,12 +6,12 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+
+from tests.needed import package
 
 # Before torch is imported anywhere: more threads than free cores make every step wait, and an idle pool of
 # threads does not survive the fork of the engine.
@@ -69,12 +69,8 @@ def loop_thread() -> Iterator[LoopThread]:
 
 @pytest.fixture(scope="session")
 def reasoning_gym():
-    """The package; where it could not be built, its tests are skipped, and fail under CI."""
-    if find_spec("reasoning_gym") is None:
-        if os.environ.get("CI"):
-            pytest.fail("reasoning_gym is not installed, and CI is set")
-        pytest.skip("reasoning_gym is not installed")
-    return import_module("reasoning_gym")
+    """The package, which cannot be built everywhere."""
+    return package("reasoning_gym")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ from lhrm_client._line_input import LineInput, default_history
 from lhrm_server.engine_fake import Script
 from rich.console import Console
 from terminal import plain, terminal
+
+from tests.needed import program
 
 REASONING = " ".join(f"{n}. I recall that the capital of France is Paris." for n in range(16))
 THINK_BADGE, NO_THINK_BADGE = "\x1b[30;45m think \x1b[0m", "\x1b[30;42m no_think \x1b[0m"
@@ -62,10 +63,7 @@ def test_reasoning_is_live_and_dimmed_and_folds_when_the_answer_begins(served, t
 
 
 def test_the_screen_of_tmux(loop_thread, nano_tokenizer, tmp_path):
-    if shutil.which("tmux") is None:
-        if os.environ.get("CI"):
-            pytest.fail("tmux is not on the PATH, and CI is set")
-        pytest.skip("tmux is not on the PATH")
+    program("tmux")
 
     def tmux(*args):
         command = ["tmux", "-S", tmp_path / "socket", *args]

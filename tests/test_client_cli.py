@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 from client_shell import ACCOUNTING, BODY
@@ -19,6 +18,8 @@ from gateway_fixtures import eventually
 from lhrm_client import ChatResult, Latency, ModeChosen
 from lhrm_client._wording import decision_note, savings_line
 from lhrm_server.engine_fake import Script
+
+from tests.needed import device
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +174,9 @@ def test_a_reader_that_left_is_no_traceback(url):
     assert (done.returncode, done.stderr) == (1, "[no_think] as asked\n")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("args", [[], ["--json"]])
 def test_a_full_disk_is_one_line(url, args):
-    with open("/dev/full", "w") as full:
+    with device("/dev/full").open("w") as full:
         done = lhrm("q", "--mode", "no_think", *args, "--base-url", url, env=BUFFERED, **streams(stdout=full))
     assert done.returncode == 1
     assert done.stderr.splitlines()[0 if args else 1 :] == [
@@ -185,7 +185,7 @@ def test_a_full_disk_is_one_line(url, args):
 
 
 def test_a_full_disk_for_what_is_told_about_the_answer(url):
-    with open("/dev/full", "w") as full:
+    with device("/dev/full").open("w") as full:
         done = lhrm("q", "--mode", "no_think", "--base-url", url, **streams(stderr=full))
     assert done.returncode != 0
     assert "Traceback" not in done.stdout

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 
 import httpx
@@ -12,17 +10,14 @@ import pytest
 from conftest import ROOT
 from fake_gateway import fake_gateway
 
+from tests.needed import program
+
 PROMETHEUS = ROOT / "deploy" / "prometheus.yml"
 
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
-    path = shutil.which("promtool")
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail("promtool is not on the PATH, and CI is set")
-        pytest.skip("promtool is not on the PATH")
-    return path
+    return program("promtool")
 
 
 def test_promtool_accepts_the_scrape_file(promtool):

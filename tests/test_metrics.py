@@ -1,8 +1,6 @@
 import asyncio
 import json
 import logging
-import os
-import shutil
 import subprocess
 
 import pytest
@@ -12,6 +10,8 @@ from lhrm_server.control import Wish
 from lhrm_server.engine import Grammar, RequestRefusedError
 from lhrm_server.metrics import Metrics
 from pipeline_rig import TOKENIZER, Rig
+
+from tests.needed import program
 
 
 async def test_every_closed_series_exists_from_the_start():
@@ -91,11 +91,7 @@ async def test_log_line_has_counts_and_no_text(caplog):
 
 
 async def test_exposition_is_clean_under_promtool():
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        if os.environ.get("CI"):
-            pytest.fail("promtool is not on PATH")
-        pytest.skip("promtool is not on PATH")
+    promtool = program("promtool")
     async with gateway() as rig:
         await rig.chat()
         await rig.chat(stream=True, reasoning_effort="none")

@@ -15,6 +15,8 @@ from lhrm_server.engine import EngineError, EngineTimeoutError, EngineUnreachabl
 from lhrm_server.remote_link import RemoteLink
 from lhrm_server.remote_place import Place, Timeouts
 
+from tests.needed import package
+
 
 @asynccontextmanager
 async def answering_raw(*parts: bytes, tls: ssl.SSLContext | None = None):
@@ -46,7 +48,7 @@ async def drained(stream) -> None:
 
 def self_signed(folder) -> tuple[Path, ssl.SSLContext]:
     """Return the certificate of a server at 127.0.0.1 that nobody knows, and its context."""
-    x509 = pytest.importorskip("cryptography.x509")
+    x509 = package("cryptography.x509")
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 

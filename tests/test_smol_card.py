@@ -51,8 +51,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(data, tmp_path_factory):
-    pytest.importorskip("reasoning_gym", reason="the extra gym is not installed")
+def folder(data, tmp_path_factory, reasoning_gym):
     out = tmp_path_factory.mktemp("smol-evaluation")
     measure_smol(NANO, NANO, data, out, CONFIG, 1)
     return out
