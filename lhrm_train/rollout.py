@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from lhrm_train.format import ChatTokenizer, Mode
 
@@ -44,6 +46,46 @@ def _cut(ids: list[int], end: int) -> list[int]:
     return ids[: ids.index(end) + 1] if end in ids else ids
 
 
+class _HalfEnded(StoppingCriteria):
+    """Stops a batch when at least half of its rows have ended."""
+
+    def __init__(self, end: int) -> None:
+        self._end = end
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        # Ended rows are padded with the end of turn.
+        ended = input_ids[:, -1] == self._end
+        return (ended.sum() * 2 >= len(ended)).expand(len(ended))
+
+
+def _complete(lm: PreTrainedModel, ids: Tensor, mask: Tensor, config: GenerationConfig, end: int) -> list[list[int]]:
+    """Complete the rows of one batch, and drop those that ended from it whenever half of it did.
+
+    Lengths differ much: most direct answers end after ten tokens, and the longest would compute all rows to its end.
+    """
+    width, limit = ids.shape[1], ids.shape[1] + (config.max_new_tokens or 0)
+    out: list[list[int]] = [[] for _ in ids]
+    rows = torch.arange(len(ids), device=ids.device)
+    cache: Any = None
+    while len(rows):
+        config.max_new_tokens = limit - ids.shape[1]
+        made: Any = lm.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList([_HalfEnded(end)]),
+        )
+        whole: Tensor = made.sequences
+        goes_on = (whole[:, -1] != end) & (whole.shape[1] < limit)
+        for row, completed in zip(rows[~goes_on].tolist(), whole[~goes_on, width:].tolist(), strict=True):
+            out[row] = _cut(completed, end)
+        mask = torch.nn.functional.pad(mask, (0, whole.shape[1] - ids.shape[1]), value=1)[goes_on]
+        ids, rows, cache = whole[goes_on], rows[goes_on], made.past_key_values
+        cache.batch_select_indices(goes_on.nonzero().flatten())
+    return out
+
+
 @torch.no_grad()
 def generate(
     lm: PreTrainedModel,
@@ -64,6 +106,7 @@ def generate(
         eos_token_id=end,
         pad_token_id=end,
         do_sample=temperature > 0,
+        return_dict_in_generate=True,
         suppress_tokens=list(banned) or None,
         **({"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}),
     )
@@ -72,9 +115,8 @@ def generate(
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         ids, mask = _left_pad([prompts[i] for i in chosen], end, lm.device)
-        whole: Tensor = lm.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
-        for index, row in zip(chosen, whole[:, ids.shape[1] :].tolist(), strict=True):
-            out[index] = _cut(row, end)
+        for index, completed in zip(chosen, _complete(lm, ids, mask, copy(config), end), strict=True):
+            out[index] = completed
     return out
 
 

@@ -7,10 +7,11 @@ import platform
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lhrm_train.atomic import write_json
@@ -23,6 +24,8 @@ from lhrm_train.metrics import METRICS_NAME
 NAME = "run.json"
 # Which stages run now, and how long and how they are measured, changes nothing that is trained.
 FREE = ("threads", "stages", "eval")
+# What nothing has used before a stage has begun.
+FREE_BEFORE: Mapping[str, tuple[str, ...]] = MappingProxyType({"hgpo": ("hgpo", "hgpo_seed", "prompts", "reward")})
 NOTE_EVERY_S = 20.0  # at most so much of a killed stage's time is lost
 
 
@@ -104,14 +107,19 @@ def _record(out: Path, config: RunConfig, hft: Path | None) -> dict[str, Any]:
     if not path.is_file():
         return record
     before = read_record(out)
-    _refuse_other_settings(path, before["config"], record["config"])
+    free = [name for stage, names in FREE_BEFORE.items() if not _has_begun(out, stage) for name in names]
+    _refuse_other_settings(path, before["config"], record["config"], (*FREE, *free))
     if before.get("hft") != record["hft"]:
         raise ConfigError(f"{path} was made {_with(before.get('hft'))}, not {_with(record['hft'])}: use another --out")
     for stage, digests in before.get("data", {}).items():
-        if (out / stage / METRICS_NAME).is_file():  # until it has begun, its data may be mended
+        if _has_begun(out, stage):  # until then its data may be mended
             _refuse_other_data(path, digests, record["data"].get(stage, {}))
             record["data"][stage] = digests
     return {**record, "seconds": before["seconds"]}
+
+
+def _has_begun(out: Path, stage: str) -> bool:
+    return (out / stage / METRICS_NAME).is_file()
 
 
 def _with(hft: dict[str, str] | None) -> str:
@@ -139,12 +147,14 @@ def _refuse_other_data(path: Path, old: dict[str, str], new: dict[str, str]) -> 
         raise ConfigError(f"{path} was made with other content of {other[0]}: use another --out")
 
 
-def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any], where: str = "") -> None:
+def _refuse_other_settings(
+    path: Path, old: dict[str, Any], new: dict[str, Any], free: Sequence[str], where: str = ""
+) -> None:
     for name in sorted(old.keys() | new.keys()):
-        if where + name in FREE:
+        if where + name in free:
             continue
         one, two = old.get(name), new.get(name)
         if isinstance(one, dict) and isinstance(two, dict):
-            _refuse_other_settings(path, one, two, f"{where}{name}.")
+            _refuse_other_settings(path, one, two, free, f"{where}{name}.")
         elif one != two:
             raise ConfigError(f"{path} was made with {where}{name} = {one!r}, not {two!r}: use another --out")

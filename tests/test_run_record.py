@@ -28,9 +28,22 @@ def begin(out, stage):
 def test_settings_that_training_reads_may_not_change(tmp_path):
     RunRecord(tmp_path, RunConfig(), None)
     RunRecord(tmp_path, RunConfig(threads=1, stages=("eval",)), None)
+    begin(tmp_path, "hgpo")
     with pytest.raises(ConfigError, match=r"hgpo\.lr = 0\.0002, not 0\.5: use another --out"):
         RunRecord(tmp_path, RunConfig(hgpo=HGPOConfig(lr=0.5)), None)
     assert read_record(tmp_path)["config"]["hgpo"]["lr"] == 0.0002
+
+
+def test_settings_of_hgpo_may_change_until_it_begins(tmp_path):
+    RunRecord(tmp_path, RunConfig(), None)
+    begin(tmp_path, "hft")
+    RunRecord(tmp_path, RunConfig(hgpo=HGPOConfig(lr=0.5), hgpo_seed=3), None)
+    assert read_record(tmp_path)["config"]["hgpo"]["lr"] == 0.5
+    with pytest.raises(ConfigError, match=r"hft_seed = 0, not 1"):
+        RunRecord(tmp_path, RunConfig(hft_seed=1), None)
+    begin(tmp_path, "hgpo")
+    with pytest.raises(ConfigError, match=r"hgpo_seed = 3, not 0|hgpo\.lr"):
+        RunRecord(tmp_path, RunConfig(), None)
 
 
 class KilledError(Exception):

@@ -354,6 +354,27 @@ def test_adapters_train_the_tags_and_merge(base, tmp_path):
     assert weights(final).keys() == before.keys()
 
 
+def test_adapters_sample_from_a_merged_copy(hft):
+    config = replace(HGPO, lora=LoraConfig(rank=4), steps=1)
+    policy = HGPOTrainer(hft, config, REWARD, SuiteProblems(0), seed=0).policy
+    trained = policy.trained_state()
+    with torch.no_grad():
+        for value in trained.values():
+            value += 0.02 * torch.randn_like(value)
+    sampler = policy.sampler()
+    assert {p.dtype for p in sampler.parameters()} == {torch.bfloat16}
+    assert not any("lora" in name or p.requires_grad for name, p in sampler.named_parameters())
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        there, here = (lm(input_ids=ids).logits.float().softmax(-1) for lm in (sampler, policy.lm))
+        with policy.base():
+            before = policy.lm(input_ids=ids).logits.float().softmax(-1)
+    # As near as bf16 is, which is much nearer than the model without its adapters.
+    assert (there - here).abs().sum(-1).mean() < 0.2 * (before - here).abs().sum(-1).mean()
+    assert all(p.requires_grad for name, p in policy.lm.named_parameters() if name in trained)
+    assert policy.sampler() is not sampler
+
+
 @pytest.mark.parametrize("name", ["hgpo", "grpo", "adaptthink"])
 def test_every_objective_trains(hft, name):
     config = replace(HGPO, objective=name, reference_rollouts=1)
