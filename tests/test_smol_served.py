@@ -50,4 +50,5 @@ def test_it_talks_without_thinking_and_thinks_where_steps_are_needed(client):
     assert [reply.lhrm["mode"] for reply in (hello, hard)] == ["no_think", "think"]
     assert [reply.lhrm["source"] for reply in (hello, hard)] == ["model", "model"]
     assert len(hello.choices[0].message.content.split()) > 2
+    assert [reply.lhrm["savings"]["method"] for reply in (hello, hard)] == ["calibration", "definition"]
     assert "43" in hard.choices[0].message.content
