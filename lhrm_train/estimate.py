@@ -93,10 +93,9 @@ def hgpo(shape: Shape, config: HGPOConfig, processes: int, hardware: Hardware) -
     sampling = _keys_and_values(shape, config)
     # The two phases take turns, so the larger one counts.
     memory = _weights(shape, config.lora, parts) | max(training, sampling, key=lambda part: sum(part.values()))
-    if not config.lora.rank:
-        memory |= {"bf16 copy that samples": 2 * shape.parameters}
-        if config.refresh_reference_every != 1:
-            memory |= {"reference": 4 * shape.parameters / parts}
+    memory |= {"bf16 copy that samples": 2 * shape.parameters}
+    if not config.lora.rank and config.refresh_reference_every != 1:
+        memory |= {"reference": 4 * shape.parameters / parts}
     rollouts = config.prompts * config.rollouts / processes
     batches = max(1.0, rollouts / config.generate_batch)
     per_position = 2 * shape.parameters / (hardware.bandwidth * hardware.bandwidth_share)

@@ -8,7 +8,7 @@ from typing import Any
 from lhrm_train.atomic import write_text
 from lhrm_train.config import DataConfig, RunConfig
 from lhrm_train.format import NO_THINK_OPEN, THINK_OPEN, Manifest
-from lhrm_train.run_record import read_record
+from lhrm_train.run_record import environments_of, read_record
 
 CARD = """# {name}
 
@@ -52,7 +52,7 @@ def _facts(record: dict[str, Any], config: RunConfig) -> dict[str, object]:
         }
     facts["test questions"] = _data(config.test)
     facts["minutes"] = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in record["seconds"].items())
-    return {**facts, **record["environment"]}
+    return {**facts, **environments_of(record)}
 
 
 def write_run_card(out: Path, config: RunConfig, report: str, checkpoint: Path) -> None:

@@ -1,4 +1,4 @@
-"""``run.json``: what a run was made with, so that it only ever goes on with the same."""
+"""``run.json``: what a run was made with, so that what has trained never goes on with something else."""
 
 from __future__ import annotations
 
@@ -115,7 +115,15 @@ def _record(out: Path, config: RunConfig, hft: Path | None) -> dict[str, Any]:
         if _has_begun(out, stage):  # until then its data may be mended
             _refuse_other_data(path, digests, record["data"].get(stage, {}))
             record["data"][stage] = digests
-    return {**record, "seconds": before["seconds"]}
+    environments = [*before.get("earlier_environments", []), before["environment"], record["environment"]]
+    earlier = [one for at, one in enumerate(environments[:-1]) if one not in environments[at + 1 :]]
+    return {**record, "seconds": before["seconds"], "earlier_environments": earlier}
+
+
+def environments_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return commit, versions and machine of a run; of one that went on under others all, in their order."""
+    parts = [*record.get("earlier_environments", []), record["environment"]]
+    return {name: ", then ".join(dict.fromkeys(part.get(name, "unknown") for part in parts)) for name in parts[-1]}
 
 
 def _has_begun(out: Path, stage: str) -> bool:

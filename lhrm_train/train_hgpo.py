@@ -126,6 +126,7 @@ class HGPOTrainer:
         problems = self._stream.draw(self.done, self.config.prompts)[rank::world]
         reference_P = None
         if self.objective.needs_reference:
+            self.policy.lm.eval()  # with adapters it is the reference, too
             with self.policy.base() if self.policy.has_adapters else nullcontext():
                 reference_P = reference_scores(self.reference.lm, self.tokenizer, self.judge, problems, self.config)
         return gather(self.policy.sampler(), self.tokenizer, self.judge, problems, self.config, reference_P)

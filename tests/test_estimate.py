@@ -50,6 +50,12 @@ def test_stage_two_by_hand():
     assert "reference" not in hgpo(SHAPE, replace(config, refresh_reference_every=1), 2, HARDWARE).memory
 
 
+def test_adapters_sample_from_a_copy_and_are_their_own_reference():
+    memory = hgpo(SHAPE, HGPOConfig(lora=LoraConfig(rank=8)), 1, HARDWARE).memory
+    assert (memory["frozen bf16 weights"], memory["bf16 copy that samples"]) == (2e9, 2e9)
+    assert "reference" not in memory
+
+
 def test_split_weights_take_their_share():
     out = hft(SHAPE, replace(HFT, shard=True), 4, HARDWARE)
     assert [out.memory[name] for name in ("fp32 weights", "gradients", "AdamW")] == [1e9, 1e9, 2e9]

@@ -10,7 +10,7 @@ import pytest
 from lhrm_train.config import ConfigError, DataConfig, HGPOConfig, RunConfig
 from lhrm_train.digest import data_digest, digest_of, weights_digest
 from lhrm_train.format import FormatError
-from lhrm_train.run_record import RunRecord, read_record
+from lhrm_train.run_record import RunRecord, environments_of, read_record
 from lhrm_train.stop import InterruptedRunError
 from tests.checkpoints import tiny_checkpoint
 
@@ -44,6 +44,15 @@ def test_settings_of_hgpo_may_change_until_it_begins(tmp_path):
     begin(tmp_path, "hgpo")
     with pytest.raises(ConfigError, match=r"hgpo_seed = 3, not 0|hgpo\.lr"):
         RunRecord(tmp_path, RunConfig(), None)
+
+
+def test_a_run_that_went_on_under_other_versions_names_them_all(tmp_path, monkeypatch):
+    for commit in ("one", "two", "two", "three"):
+        here = {"commit": commit, "torch": "2"}
+        monkeypatch.setattr("lhrm_train.run_record._environment", lambda here=here: here)
+        RunRecord(tmp_path, RunConfig(), None)
+    assert read_record(tmp_path)["environment"]["commit"] == "three"
+    assert environments_of(read_record(tmp_path)) == {"commit": "one, then two, then three", "torch": "2"}
 
 
 class KilledError(Exception):

@@ -16,7 +16,7 @@ from lhrm_train.format import ChatTokenizer
 from lhrm_train.metrics import read_metrics
 from lhrm_train.report import markdown
 from lhrm_train.run_record import NAME as RECORD
-from lhrm_train.run_record import read_record
+from lhrm_train.run_record import environments_of, read_record
 from lhrm_train.smol.data import FILES
 from lhrm_train.smol.delta import trained_digest
 from lhrm_train.smol.table import data_table
@@ -89,7 +89,7 @@ def training_section(run: Run | None, evaluation: Path) -> str:
     if run is None:
         return "## Training\n\n**Not available**: the card was written without the folder of the run (`--run`).\n"
     shutil.copyfile(run.folder / RECORD, evaluation / RECORD)
-    facts = {"base": run.record["config"]["base"]["path"], **run.record["environment"]}
+    facts = {"base": run.record["config"]["base"]["path"], **environments_of(run.record)}
     about = markdown(["what", "value"], [[name, str(value)] for name, value in facts.items()])
     stages = "\n".join(_stage(run, stage, evaluation) for stage in STAGES)
     return f"## Training\n\n{about}\n\nEvery setting is in [`run.json`](evaluation/{RECORD}).\n\n{stages}"
