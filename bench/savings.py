@@ -1,7 +1,7 @@
 """What adaptive thinking saves on the nano's mixed workload, against always-think on the same server and prompts.
 
 ``python -m bench.savings --out DIR``: starts the gateway, measures always-think alone at one stream, fixes the SLOs at
-multiples of its p95 first-answer time, then asks new prompts in every mode at every load, each mode alone. All rows
+multiples of its p95 first-answer time, then asks other prompts in every mode at every load, each mode alone. All rows
 are kept; the same command goes on where a stopped one ended.
 """
 

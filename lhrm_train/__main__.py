@@ -61,10 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tune_process(config: RunConfig) -> None:
-    from lhrm_train.allocator import set_allocator
+def _tune_process(arguments: argparse.Namespace, config: RunConfig) -> None:
+    from lhrm_train.allocator import LARGE_VOCABULARY, has_large_vocabulary, set_allocator
 
-    set_allocator("lhrm_train", large_vocabulary=bool(config.base.path))  # that of a random base is small
+    read = getattr(arguments, "model", None) or getattr(arguments, "hft", None) or config.base.path
+    random_base = arguments.command == "run" and not read
+    large = config.base.vocab_size >= LARGE_VOCABULARY if random_base else has_large_vocabulary(Path(read or ""))
+    set_allocator("lhrm_train", large_vocabulary=large)
     import torch
 
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
@@ -129,7 +132,7 @@ def _trained(arguments: argparse.Namespace) -> str | int:
         return _fail(1, f"{exc.name} is missing; install the extra: pip install 'lhrm[train]'")
     except FormatError as exc:
         return _fail(1, exc)
-    _tune_process(config)
+    _tune_process(arguments, config)
     from lhrm_train.errors import USER_ERRORS
     from lhrm_train.stop import InterruptedRunError
 

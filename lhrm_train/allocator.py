@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from pathlib import Path
 
 VARIABLE = "GLIBC_TUNABLES"
 # By default freed tensors go back to the kernel, and page faults take most of a run.
@@ -11,6 +13,18 @@ KEEP_ALL = "glibc.malloc.trim_threshold=8589934592:glibc.malloc.mmap_max=0"
 # Scores over a large vocabulary have another size in every batch; if they are kept, fragments of them fill the memory
 # in half an hour. Those above 32 MiB, the highest threshold glibc takes, go back.
 KEEP_SMALL = "glibc.malloc.trim_threshold=8589934592:glibc.malloc.mmap_threshold=33554432"
+
+
+LARGE_VOCABULARY = 8192  # tokens
+
+
+def has_large_vocabulary(checkpoint: Path) -> bool:
+    """Return whether the model in `checkpoint` knows so many tokens; also where its size cannot be read."""
+    try:
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        return int(config["vocab_size"]) >= LARGE_VOCABULARY
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
 
 
 def set_allocator(module: str, *, large_vocabulary: bool) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lhrm_train.curve import Point, ThresholdPoint
+from lhrm_train.json_lines import read_json_lines
 from lhrm_train.report import Summary, counted, group, summarise
 from lhrm_train.rows import Row, mean
 
@@ -158,7 +158,7 @@ def plot_curve(points: Sequence[ThresholdPoint], references: Mapping[str, Point]
 def plot_curves(metrics: Path, names: Sequence[str], path: Path, smooth: int = 1) -> None:
     """Draw the named columns of a metrics file over steps, each a moving mean over `smooth` steps."""
     pyplot = _pyplot()
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    rows = read_json_lines(metrics)
     figure, axis = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
     for name in names:
         values = [math.nan if row[name] is None else row[name] for row in rows]

@@ -1,5 +1,7 @@
 """bench.turns: the same questions behind more and more turns."""
 
+from conftest import NANO
+
 from bench import turns
 from tests.checkpoints import tiny_checkpoint
 
@@ -20,3 +22,8 @@ def test_it_prints_a_table_and_the_key_figures(tmp_path, capsys, monkeypatch):
     *_, last, figures = capsys.readouterr().out.splitlines()
     assert last.startswith("| free-choice accuracy | 0.")
     assert figures.split() == ["accuracy_0_turns=0.0000", "accuracy_1_turns=0.0000"]
+
+
+def test_the_shipped_model_is_right_on_most_bare_questions(monkeypatch):
+    monkeypatch.setattr(turns, "TURNS", (0,))
+    assert turns.measure(NANO, 10)[0].accuracy > 0.7

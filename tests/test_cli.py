@@ -14,6 +14,8 @@ from lhrm_server.serve import GatewayServer, make_settings
 from lhrm_server.setting_checks import SettingsError
 from lhrm_server.settings import Settings
 
+from lhrm_train.shipped_delta import note_built
+
 TOKENIZER = load_tokenizer()
 
 
@@ -91,7 +93,20 @@ def test_a_model_that_is_a_delta_only_has_to_be_built_first(tmp_path, by_path):
     with pytest.raises(ModelNotFoundError, match=r"lhrm-small holds a delta and no lhrm\.json; run `make small` first"):
         find_model(name, [tmp_path])
     (shipped / "lhrm.json").write_text("{}")
+    note_built(shipped)
     assert find_model(name, [tmp_path]) == shipped
+    (shipped / "delta" / "delta.json").write_text('{"newer": true}')
+    with pytest.raises(ModelNotFoundError, match=r"was built from another delta than it holds; run `make small` first"):
+        find_model(name, [tmp_path])
+    note_built(shipped)
+    assert find_model(name, [tmp_path]) == shipped
+
+
+def test_a_delta_in_a_folder_of_another_name_has_no_recipe_of_make(tmp_path):
+    (tmp_path / "foo" / "delta").mkdir(parents=True)
+    (tmp_path / "foo" / "delta" / "delta.json").write_text("{}")
+    with pytest.raises(ModelNotFoundError, match=r"build it \(docs/smol\.md\) first"):
+        find_model(str(tmp_path / "foo"))
 
 
 def test_the_example_policy_of_the_documents_is_a_policy(tmp_path):

@@ -12,6 +12,7 @@ import time
 
 import pytest
 from canned_endpoint import Canned, canned_endpoint
+from lhrm_loadtest import caveats, session
 from lhrm_loadtest import driver as driver_module
 from lhrm_loadtest.__main__ import main
 from lhrm_loadtest.arms import Arm
@@ -161,6 +162,32 @@ def test_an_empty_file_of_rows_alone_is_no_run(endpoint, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "rows.jsonl").touch()
     assert run_against(endpoint, tmp_path) == 0
+
+
+def test_of_two_runs_that_begin_at_once_one_is_told_to_go(endpoint, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    claim = session._claim
+
+    def claimed_while_another_begins(directory):
+        claim(directory)
+        monkeypatch.setattr(session, "_claim", claim)
+        assert run_against(endpoint, tmp_path, prompts=2) == 0
+
+    monkeypatch.setattr(session, "_claim", claimed_while_another_begins)
+    assert run_against(endpoint, tmp_path, prompts=6) == 1
+    info = read_run(out)
+    assert (info.prompts, len((out / "prompts.jsonl").read_text().splitlines())) == (2, 2)
+    assert main(["resume", str(out)]) == 0
+
+
+def test_a_server_that_was_started_anew_elsewhere_or_told_nothing_is_no_other(endpoint, tmp_path):
+    assert run_against(endpoint, tmp_path) == 0
+    here = {"http://127.0.0.1:1": {"version": "1"}}
+    for before in ({"http://127.0.0.1:2": {"version": "1"}}, {"http://127.0.0.1:2": {}}, {}):
+        info = read_run(tmp_path / "run").model_copy(update={"servers": here, "earlier_servers": (before,)})
+        assert list(caveats._servers(info)) == []
+    info = info.model_copy(update={"earlier_servers": ({"http://127.0.0.1:1": {"version": "0"}},)})
+    assert len(list(caveats._servers(info))) == 1
 
 
 def test_sessions_that_met_another_model_and_server_are_told(endpoint, tmp_path, capsys):

@@ -9,6 +9,7 @@ import torch
 
 from lhrm_train.checkpoint import is_checkpoint, load_model
 from lhrm_train.format import ChatTokenizer, Manifest, Mode
+from lhrm_train.shipped_delta import built_from_its_delta
 from lhrm_train.smol import __main__ as command
 from lhrm_train.smol import build as build_module
 from lhrm_train.smol.answers import SYSTEM
@@ -89,6 +90,7 @@ def test_base_delta_and_model_go_round(published, tmp_path):
     assert (target / "README.md").read_text() == "the card"
     assert is_checkpoint(target)
     assert not (work / "merged").exists()
+    assert built_from_its_delta(target)
     first = load_model(target).state_dict()
     build(target, work, Pip(), digest)
     assert all(value.equal(first[name]) for name, value in load_model(target).state_dict().items())
@@ -96,10 +98,10 @@ def test_base_delta_and_model_go_round(published, tmp_path):
 
 
 def test_without_a_delta_it_says_that_none_is_shipped(tmp_path, monkeypatch, capsys):
-    with pytest.raises(BuildError, match="no trained delta of lhrm-smol is shipped yet"):
+    with pytest.raises(BuildError, match="no trained delta of lhrm-smol is here"):
         build(tmp_path / "lhrm-smol", tmp_path, Pip())
     assert called(monkeypatch, "build", "--target", str(tmp_path / "lhrm-smol")) == 1
-    assert capsys.readouterr().err.startswith("lhrm-smol: no trained delta of lhrm-smol is shipped yet")
+    assert capsys.readouterr().err.startswith("lhrm-smol: no trained delta of lhrm-smol is here")
 
 
 def called(monkeypatch, *arguments):

@@ -93,7 +93,9 @@ def _done(out: Path, sampling: Sampling) -> set[str]:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line:
+            continue
         try:
             row = json.loads(line)
             rows.append({name: row[name] for name in ("prompt", "answers", "rejected", "sampling")})

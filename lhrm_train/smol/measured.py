@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lhrm_train.config import ConfigError
+from lhrm_train.json_lines import read_json_lines
 from lhrm_train.measure import ROWS, read_settings
 from lhrm_train.report import Summary, counted, summarise
 from lhrm_train.rows import Row, row_log
@@ -33,8 +34,7 @@ class Measured:
         """Read what `measure_smol` wrote. Raises ConfigError or OSError where a part is missing."""
         settings = read_settings(folder / TEST)
         examples: dict[str, list[Example]] = {TEST: [], EVERYDAY: []}
-        for line in (folder / EXAMPLES).read_text(encoding="utf-8").splitlines():
-            raw = json.loads(line)
+        for raw in read_json_lines(folder / EXAMPLES):
             examples[raw.pop("set")].append(Example(**raw))
         return cls(
             rows={name: row_log(folder / name / ROWS).read() for name in (TEST, EVERYDAY, GYM)},
@@ -80,6 +80,10 @@ class Measured:
             "gym_think": gym.accuracy_think,
             "gym_no_think": gym.accuracy_no_think,
             "gym_free": gym.accuracy_free,
+            "gym_tokens_ratio": 1 - gym.cut,
+            "gym_hacc": gym.hacc,
+            "gym_hacc_always_think": gym.hacc_always_think,
+            "gym_hacc_always_no_think": gym.hacc_always_no_think,
             "perplexity_ratio": self.perplexity.ratio,
         }
         return {"prompts": test.n, **{name: round(value, 4) for name, value in found.items()}}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from lhrm_train.format import Message, Mode, encode_chat
+from lhrm_train.json_lines import read_json_lines
 from lhrm_train.smol.answers import SYSTEM
 
 
@@ -51,7 +51,7 @@ def perplexity(
 
     from lhrm_train.samplers import load_for_evaluation
 
-    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    rows = read_json_lines(data)
     if not rows:
         raise ValueError(f"{data}: holds no answers")
     lm, tokenizer = load_for_evaluation(checkpoint)

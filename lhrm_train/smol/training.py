@@ -13,10 +13,12 @@ from typing import Any
 from lhrm_train.config import ConfigError
 from lhrm_train.digest import data_digest, weights_digest
 from lhrm_train.format import ChatTokenizer
+from lhrm_train.json_lines import read_json_lines
 from lhrm_train.metrics import read_metrics
 from lhrm_train.report import markdown
 from lhrm_train.run_record import NAME as RECORD
 from lhrm_train.run_record import environments_of, read_record
+from lhrm_train.shipped_delta import built_from_its_delta, has_delta
 from lhrm_train.smol.data import FILES
 from lhrm_train.smol.delta import trained_digest
 from lhrm_train.smol.table import data_table
@@ -47,6 +49,8 @@ class Run:
         """Open the run in `folder`. Raises ConfigError when there is none, or it made another model or used other data
         than is in `data`.
         """
+        if has_delta(model) and not built_from_its_delta(model):
+            raise ConfigError(f"{model}: was built from another delta than it holds; run `make smol` first")
         run = cls(folder, read_record(folder))
         made = [weights_digest(path) for path in (folder / stage / "checkpoint" for stage in STAGES) if path.is_dir()]
         if trained_digest(model) not in made:
@@ -66,13 +70,13 @@ class Run:
 
 def data_section(data: Path, tokenizer: ChatTokenizer) -> str:
     """Return the rows of every data file by mode and level; files that are not there are named."""
-    made = {name: _rows(data / f"{name}.jsonl") for name in FILES if (data / f"{name}.jsonl").is_file()}
+    made = {name: read_json_lines(data / f"{name}.jsonl") for name in FILES if (data / f"{name}.jsonl").is_file()}
     missing = [name for name in FILES if name not in made]
     answers = f"held-out-answers: {len(made['held-out-answers'])} rows.\n" if "held-out-answers" in made else ""
     absent = f"**Not available** in the data folder: {', '.join(missing)}.\n" if missing else ""
     return f"""## Data
 
-Made by `make smol-data`; `docs/smol.md` tells how. Token columns are means, then the 95th percentile and the longest of
+`docs/smol.md` tells how they are made. Token columns are means, then the 95th percentile and the longest of
 whole samples.
 
 {data_table(made, tokenizer)}
@@ -80,12 +84,10 @@ whole samples.
 {answers}{absent}"""
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def training_section(run: Run | None, evaluation: Path) -> str:
     """Return settings, counts and curves of both stages; plots and run.json are copied into `evaluation`."""
+    for left in (RECORD, *(f"{stage}.png" for stage in STAGES)):
+        (evaluation / left).unlink(missing_ok=True)  # of an earlier run
     if run is None:
         return "## Training\n\n**Not available**: the card was written without the folder of the run (`--run`).\n"
     shutil.copyfile(run.folder / RECORD, evaluation / RECORD)
@@ -125,7 +127,6 @@ def _counts(stage: Path) -> dict[str, object]:
 def _curves(run: Run, stage: str, evaluation: Path) -> str:
     source, target = run.folder / stage / CURVES, evaluation / f"{stage}.png"
     if not source.is_file():
-        target.unlink(missing_ok=True)
         return f"Curves: **not available**, {source} does not exist."
     shutil.copyfile(source, target)
     return f"![{STAGES[stage]}: curves](evaluation/{target.name})"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from .order import is_one_order, turns
 from .plan import planned_requests
 from .rows import Row
-from .run_info import RunInfo
+from .run_info import RunInfo, Servers
 from .summary import Summary
 
 
@@ -41,10 +41,15 @@ def _missing(rows: Sequence[Row], run: RunInfo, summary: Summary) -> Iterator[st
 
 
 def _servers(run: RunInfo) -> Iterator[str]:
-    told = [json.dumps(servers, sort_keys=True) for servers in (*run.earlier_servers, run.servers)]
-    different = list(dict.fromkeys(told))
-    if len(different) > 1:
-        yield f"The sessions met different servers: {'; '.join(different)}."
+    # By what they tell of themselves: a server that was started anew may have another port, and need not answer.
+    met = {_told(servers): json.dumps(servers, sort_keys=True) for servers in (*run.earlier_servers, run.servers)}
+    met.pop((), None)
+    if len(met) > 1:
+        yield f"The sessions met different servers: {'; '.join(met.values())}."
+
+
+def _told(servers: Servers) -> tuple[str, ...]:
+    return tuple(sorted({json.dumps(answer, sort_keys=True) for answer in servers.values() if answer}))
 
 
 def _models(rows: Sequence[Row]) -> Iterator[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,15 +46,25 @@ def begin(directory: Path, settings: Settings, prompts: Sequence[Prompt], about:
     _claim(directory)
 
     def start(servers: Servers) -> RowWriter:
-        # With run.json the run can be resumed, so it is the last file to come before the rows.
-        try:
-            (directory / PROMPTS_NAME).write_text(prompt_lines(prompts), encoding="utf-8")
-            write_run(directory, _info(settings, prompts, about, servers))
-        except OSError as exc:
-            raise LoadTestError(f"cannot write to {directory}: {exc}") from exc
-        return RowWriter(directory)
+        with ExitStack() as undo:
+            # First the file that only one of two runs can make; with run.json, the last one, the run can be resumed.
+            rows = undo.enter_context(RowWriter(directory))
+            with _writing(directory):
+                (directory / PROMPTS_NAME).write_text(prompt_lines(prompts), encoding="utf-8")
+                write_run(directory, _info(settings, prompts, about, servers))
+            undo.pop_all()
+        return rows
 
     asyncio.run(_measure(settings, blocks, [], 0, start))
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a LoadTestError."""
+    try:
+        yield
+    except OSError as exc:
+        raise LoadTestError(f"cannot write to {directory}: {exc}") from exc
 
 
 def _claim(directory: Path) -> None:
@@ -61,11 +72,9 @@ def _claim(directory: Path) -> None:
     for path in (directory / RUN_NAME, directory / ROWS_NAME):
         if path.exists() and path.stat().st_size:
             raise LoadTestError(f"{path} exists: choose another --out, or resume {directory}")
-    try:
+    with _writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / ROWS_NAME).unlink(missing_ok=True)
-    except OSError as exc:
-        raise LoadTestError(f"cannot write to {directory}: {exc}") from exc
 
 
 def resume(directory: Path, retry_errors: bool = False, arms: tuple[Arm, ...] | None = None) -> None:
@@ -82,7 +91,8 @@ def resume(directory: Path, retry_errors: bool = False, arms: tuple[Arm, ...] | 
     if digest(prompts) != info.prompts_sha256:
         raise LoadTestError(f"{directory / PROMPTS_NAME} is not what the run began with")
     settings = info.settings.model_copy(update={"arms": arms or info.settings.arms})
-    drop_cut_line(directory)
+    with _writing(directory):
+        drop_cut_line(directory)
     path = directory / ROWS_NAME
     done = read_rows(directory) if path.is_file() and path.stat().st_size else []
     kept = [row for row in done if row.error is None] if retry_errors else done
@@ -93,7 +103,8 @@ def resume(directory: Path, retry_errors: bool = False, arms: tuple[Arm, ...] | 
     def start(servers: Servers) -> RowWriter:
         told = {"servers": servers, "earlier_servers": (*info.earlier_servers, info.servers)}
         changed = {**told, "sessions": (*info.sessions, now()), "settings": settings}
-        write_run(directory, info.model_copy(update=changed))
+        with _writing(directory):
+            write_run(directory, info.model_copy(update=changed))
         return RowWriter(directory, resume=True)
 
     session = 1 + max((row.session for row in done), default=-1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lhrm_train.format import MANIFEST_NAME
+from lhrm_train.shipped_delta import built_from_its_delta, has_delta
 
 from .control import Wish
 from .engine_vllm import VllmOptions
@@ -17,7 +18,6 @@ from .settings import MOST_CHOICES, Settings
 
 ENGINES = ("vllm", "fake")
 EXECUTIONS = ("auto", "eager", "compiled")
-DELTA = Path("delta", "delta.json")  # names what `make` adds to a published base
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -56,7 +56,7 @@ class ServeOptions:
 def find_model(model: str, roots: Sequence[Path] | None = None) -> Path:
     """Return the checkpoint directory that `model`, a path or a short name like ``nano``, stands for.
 
-    Raises ModelNotFoundError for an unknown name, and for a model that is still to be built from its delta.
+    Raises ModelNotFoundError for an unknown name, and for a model that is still to be built from the delta beside it.
     """
     folders = [root / "models" for root in roots or (Path.cwd(), SOURCE_ROOT)]
     named = [folder / f"lhrm-{model}" for folder in folders if "/" not in model]
@@ -64,17 +64,26 @@ def find_model(model: str, roots: Sequence[Path] | None = None) -> Path:
         named = [Path(model)]
     for place in named:
         if (place / MANIFEST_NAME).is_file():
+            if has_delta(place) and not built_from_its_delta(place):
+                raise ModelNotFoundError(
+                    f"model {model!r}: {place} was built from another delta than it holds; {_build(place)}"
+                )
             return place
     for place in named:
-        if (place / DELTA).is_file():
-            build = f"run `make {place.resolve().name.removeprefix('lhrm-')}` first"
-            raise ModelNotFoundError(f"model {model!r}: {place} holds a delta and no {MANIFEST_NAME}; {build}")
+        if has_delta(place):
+            raise ModelNotFoundError(f"model {model!r}: {place} holds a delta and no {MANIFEST_NAME}; {_build(place)}")
     if Path(model).is_dir():
         return Path(model)  # whoever reads it says what it lacks
     found = (path.parent.name for folder in folders for path in folder.glob(f"lhrm-*/{MANIFEST_NAME}"))
     names = sorted({name.removeprefix("lhrm-") for name in found})
     known = f"known short names: {', '.join(names)}" if names else "and no short names are known here"
     raise ModelNotFoundError(f"model {model!r} is not a directory; {known}")
+
+
+def _build(place: Path) -> str:
+    name = place.resolve().name
+    made = f"run `make {name.removeprefix('lhrm-')}`" if name.startswith("lhrm-") else "build it (docs/smol.md)"
+    return f"{made} first"
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> ServeOptions:
