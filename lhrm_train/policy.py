@@ -34,7 +34,7 @@ class Policy:
     """A causal LM that trains. `lm` computes; with adapters its frozen weights are bf16, else they are fp32."""
 
     def __init__(
-        self, directory: Path, lora: LoraConfig, device: torch.device, checkpointing: bool, row_length: int
+        self, directory: Path, lora: LoraConfig, device: torch.device, checkpointing: bool, rows: int, row_length: int
     ) -> None:
         check_positions(directory, row_length)
         self._directory = directory
@@ -48,7 +48,7 @@ class Policy:
             marks = chat.encode_template(chat.manifest.turn_start + chat.manifest.turn_end)
             self._adapters = _add_adapters(self.lm, lora, sorted({*astuple(chat.tags), *marks}))
         self.lm.to(device)  # type: ignore[arg-type]
-        choose_attention(self.lm, device, row_length)
+        choose_attention(self.lm, device, rows, row_length)
         if checkpointing:
             self.lm.gradient_checkpointing_enable({"use_reentrant": False})
         self.scorer = TokenScorer(self.lm)

@@ -12,11 +12,18 @@ from lhrm_train.data import Batch
 # The head computes for a multiple of so many positions: on a CPU every new shape is compiled, and kept.
 HEAD_ROWS = 64
 LONGEST_EAGER_ROW = 512  # tokens; the scores of a longer row cost more than the fused kernel saves
+SCORE_BYTES = 6  # probabilities as the softmax gives them, fp32, and as they are multiplied, bf16
+EAGER_BYTES = 4 << 30
 
 
-def choose_attention(lm: PreTrainedModel, device: torch.device, row_length: int) -> None:
-    """Set the attention that trains fastest: on a CPU torch's fused kernel loses to plain matmuls on short rows."""
-    if device.type == "cpu" and row_length <= LONGEST_EAGER_ROW:
+def choose_attention(lm: PreTrainedModel, device: torch.device, rows: int, row_length: int) -> None:
+    """Set the attention that trains fastest: on a CPU torch's fused kernel loses to plain matmuls on short rows.
+
+    Plain attention keeps its scores for the backward pass, unlike the kernel: not where they would fill the memory.
+    """
+    config = lm.config.get_text_config()
+    kept = SCORE_BYTES * rows * row_length**2 * config.num_attention_heads * config.num_hidden_layers
+    if device.type == "cpu" and row_length <= LONGEST_EAGER_ROW and kept <= EAGER_BYTES:
         lm.set_attn_implementation("eager")
 
 

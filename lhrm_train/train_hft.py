@@ -41,9 +41,8 @@ class HFTTrainer:
         self.config, self.done = config, 0
         self.failures: Counter[str] = Counter()  # nothing is scored here
         self.accelerator: Accelerator = accelerator()
-        self.policy = Policy(
-            base, config.lora, self.accelerator.device, config.gradient_checkpointing, config.row_length
-        )
+        batch = config.rows, config.row_length
+        self.policy = Policy(base, config.lora, self.accelerator.device, config.gradient_checkpointing, *batch)
         self.policy.lm.train()  # as loaded it is not, and then keeps every activation
         self.trained = distribute(self.accelerator, self.policy.scorer, split=config.shard)
         self.optimizers = Optimizers(

@@ -72,7 +72,8 @@ class HGPOTrainer:
         self.objective = objective(config.objective)
         self.tokenizer = ChatTokenizer.load(init)
         self.judge = Judge(self.tokenizer, reward)
-        self.policy = Policy(init, config.lora, device, config.gradient_checkpointing, config.row_length)
+        batch = config.micro_rows, config.row_length
+        self.policy = Policy(init, config.lora, device, config.gradient_checkpointing, *batch)
         processes = self.accelerator.num_processes
         if config.prompts < processes:
             raise ConfigError(f"hgpo.prompts = {config.prompts}: fewer than the {processes} processes")
@@ -90,7 +91,7 @@ class HGPOTrainer:
         if self.policy.has_adapters or renewed:
             return self.scorer
         model: Any = load_model(init)
-        choose_attention(model, self.accelerator.device, self.config.row_length)
+        choose_attention(model, self.accelerator.device, self.config.micro_rows, self.config.row_length)
         reference = TokenScorer(model.to(self.accelerator.device).eval()).requires_grad_(False)
         if self.config.shard and self.accelerator.num_processes > 1:
             shard(reference, self.accelerator.device)

@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lhrm_train.data import Group, Sample, collate, collate_groups, pack, share_prompts
-from lhrm_train.scorer import LONGEST_EAGER_ROW, TokenScorer, choose_attention, target_logprobs
+from lhrm_train.scorer import (
+    EAGER_BYTES,
+    LONGEST_EAGER_ROW,
+    SCORE_BYTES,
+    TokenScorer,
+    choose_attention,
+    target_logprobs,
+)
 from tests.tiny_model import tiny_llama
 
 
@@ -48,7 +55,7 @@ def test_packing_changes_no_log_probability(longest, monkeypatch):
     monkeypatch.setattr("lhrm_train.scorer.LONGEST_EAGER_ROW", longest)
     samples = [Sample([5, 6, 7], [8, 9]), Sample([10, 11], [12, 13, 14])]
     lm = tiny_llama()
-    choose_attention(lm, torch.device("cpu"), 12)
+    choose_attention(lm, torch.device("cpu"), 1, 12)
     scorer = TokenScorer(lm)
     with torch.no_grad():
         packed = collate(samples, [[0, 1]], 12)
@@ -65,7 +72,7 @@ def test_attention_changes_no_log_probability(tmp_path):
     found = {}
     for length in (LONGEST_EAGER_ROW, LONGEST_EAGER_ROW + 1):
         lm = tiny_llama()
-        choose_attention(lm, torch.device("cpu"), length)
+        choose_attention(lm, torch.device("cpu"), 1, length)
         for dtype in (None, torch.bfloat16):
             with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
                 kind = lm.config._attn_implementation
@@ -74,6 +81,16 @@ def test_attention_changes_no_log_probability(tmp_path):
         assert "attn" not in (tmp_path / "config.json").read_text().replace("attention", "")
     assert torch.allclose(found["eager", None], found["sdpa", None], atol=1e-5)
     assert torch.allclose(found["eager", torch.bfloat16], found["sdpa", torch.bfloat16], atol=2e-2)
+
+
+def test_plain_attention_is_not_chosen_where_its_scores_fill_the_memory():
+    lm = tiny_llama()
+    scores = lm.config.num_attention_heads * lm.config.num_hidden_layers * LONGEST_EAGER_ROW**2
+    most = EAGER_BYTES // (SCORE_BYTES * scores)
+    choose_attention(lm, torch.device("cpu"), most + 1, LONGEST_EAGER_ROW)
+    assert lm.config._attn_implementation == "sdpa"
+    choose_attention(lm, torch.device("cpu"), most, LONGEST_EAGER_ROW)
+    assert lm.config._attn_implementation == "eager"
 
 
 def test_collate_groups_by_hand():
