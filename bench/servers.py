@@ -112,7 +112,7 @@ def process(name: str, command: Callable[[int], list[str]], folder: Path) -> Ite
             stderr=log,
             env={**os.environ, **ENGINE_ENVIRONMENT},
             start_new_session=True,
-            preexec_fn=_ending_with_parent(),
+            preexec_fn=ending_with_parent(),
         )
         try:
             _wait(name, url, started)
@@ -125,7 +125,7 @@ def process(name: str, command: Callable[[int], list[str]], folder: Path) -> Ite
                 os.killpg(started.pid, signal.SIGKILL)
 
 
-def _ending_with_parent() -> Callable[[], None]:
+def ending_with_parent() -> Callable[[], None]:
     """Return what makes a child end with this process, however that ends (Linux)."""
     libc = ctypes.CDLL(None)
 
