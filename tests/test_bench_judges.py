@@ -220,14 +220,13 @@ def test_questions_differ_and_stand_alone():
 
 def test_server_and_judge_have_different_processors():
     cores = os.sched_getaffinity(0)
-    if len(cores) < 2:
-        pytest.skip("one processor")
+    shared = cores if len(cores) == 1 else set()
     server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         with judges._apart(server.pid, True):
             mine = os.sched_getaffinity(0)
             assert mine | os.sched_getaffinity(server.pid) == cores
-            assert not mine & os.sched_getaffinity(server.pid)
+            assert mine & os.sched_getaffinity(server.pid) == shared
         assert os.sched_getaffinity(0) == cores
         with judges._apart(server.pid, False):
             assert os.sched_getaffinity(0) == cores

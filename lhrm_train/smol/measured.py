@@ -67,11 +67,8 @@ class Measured:
             "accuracy_free": test.accuracy_free,
             "hard_think": hard.accuracy_think,
             "hard_no_think": hard.accuracy_no_think,
-            "tokens_ratio": 1 - test.cut,
             "oracle_tokens_ratio": 1 - test.oracle_cut,
-            "hacc": test.hacc,
-            "hacc_always_think": test.hacc_always_think,
-            "hacc_always_no_think": test.hacc_always_no_think,
+            **_of_choice(test),
             "everyday_no_think": 1 - everyday.think_rate,
             "everyday_fluent": everyday.accuracy_free,
             "everyday_tokens_think": everyday.tokens_think,
@@ -80,13 +77,19 @@ class Measured:
             "gym_think": gym.accuracy_think,
             "gym_no_think": gym.accuracy_no_think,
             "gym_free": gym.accuracy_free,
-            "gym_tokens_ratio": 1 - gym.cut,
-            "gym_hacc": gym.hacc,
-            "gym_hacc_always_think": gym.hacc_always_think,
-            "gym_hacc_always_no_think": gym.hacc_always_no_think,
+            **_of_choice(gym, "gym_"),
             "perplexity_ratio": self.perplexity.ratio,
         }
         return {"prompts": test.n, **{name: round(value, 4) for name, value in found.items()}}
+
+
+def _of_choice(part: Summary, before: str = "") -> dict[str, float]:
+    return {
+        f"{before}tokens_ratio": 1 - part.cut,
+        f"{before}hacc": part.hacc,
+        f"{before}hacc_always_think": part.hacc_always_think,
+        f"{before}hacc_always_no_think": part.hacc_always_no_think,
+    }
 
 
 def _perplexities(path: Path) -> Perplexities:
