@@ -113,9 +113,9 @@ class HFTConfig(Settings):
 
     steps: Count = 3500
     epochs: NotNegative = 0.0  # (3) passes over a finite data set; above 0 it replaces `steps`
-    rows: Count = 24  # packed rows per micro-batch
+    rows: Count = 10  # packed rows per micro-batch
     accumulation: Count = 1  # micro-batches per update
-    row_length: Count = 224  # tokens; (32,768)
+    row_length: Count = 512  # tokens; (32,768)
     batching: Literal["pack", "bucket"] = "pack"  # bucket: one sample per row, rows of similar length together
     think_share: PartOfAll = 0.5  # share of samples in think mode; 0 = as the data has it; (about 0.6)
     pairing: Literal["unpaired", "paired"] = "unpaired"  # whether one question may be seen in both modes per pass
@@ -223,9 +223,9 @@ class EvalConfig(Settings):
     temperature: NotNegative = 1.0
     margin: Share = 0.2
     max_new_tokens: Count = 96
-    seed: Seed = 20_001
+    seed: Seed = 80_001
     split: Split = "test"
-    context_questions: Count = 500
+    context_questions: Count = 1000  # each in every context; a quarter of `samples`
     hft_samples: Count = 2  # per mode, for the checkpoint before HGPO
     validation_samples: Count = 4  # per mode, on half as many prompts
     batch: Count = 64  # completions that are sampled together, without a server; a GPU takes more

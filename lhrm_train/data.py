@@ -26,11 +26,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Group:
-    """A prompt laid out once, followed by several of its completions; `numbers` are those of the samples."""
+    """A prompt laid out once, with several completions; `numbers` are those of the samples.
+
+    `forks` has the number of prompt tokens before each completion, ascending up to the whole prompt; empty: all of
+    them before every one.
+    """
 
     prompt_ids: list[int]
     completions: tuple[list[int], ...]
     numbers: tuple[int, ...]
+    forks: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + sum(map(len, self.completions))
@@ -123,6 +128,19 @@ def _group(samples: Sequence[Sample], numbers: Sequence[int]) -> Group:
     return Group(samples[numbers[0]].prompt_ids, completions, tuple(numbers))
 
 
+def nest_prompts(samples: Sequence[Sample]) -> Group:
+    """Lay out the answered turns of one conversation as one group, numbered from 0: each prompt begins the next.
+
+    Raises ValueError where one does not.
+    """
+    whole = samples[-1].prompt_ids
+    forks = tuple(len(sample.prompt_ids) for sample in samples)
+    for number, sample in enumerate(samples):
+        if sample.prompt_ids != whole[: forks[number]] or list(forks) != sorted(forks):
+            raise ValueError(f"the prompt of sample {number} is not the beginning of the next")
+    return Group(whole, tuple(sample.completion_ids for sample in samples), tuple(range(len(samples))), forks)
+
+
 def collate(samples: Sequence[Sample], rows: Sequence[Sequence[int]], row_length: int) -> Batch:
     """Lay out `rows` of sample indices as one batch; padding positions attend to themselves only."""
     groups = [Group(s.prompt_ids, (s.completion_ids,), (i,)) for i, s in enumerate(samples)]
@@ -157,10 +175,14 @@ class _Layout:
 
     def place(self, b: int, offset: int, unit: int, group: Group) -> int:
         """Lay `group` out from `offset` of row `b` on; return the offset behind it."""
-        start, flat = len(group.prompt_ids), b * self.input_BT.shape[1]
-        self.write(b, offset, group.prompt_ids, 0, unit, 0)
-        last_of_prompt, offset = offset + start - 1, offset + start
-        for branch, (ids, number) in enumerate(zip(group.completions, group.numbers, strict=True), start=1):
+        flat = b * self.input_BT.shape[1]
+        forks = group.forks or (len(group.prompt_ids),) * len(group.completions)
+        start, last_of_prompt = 0, offset
+        for branch, (ids, number, fork) in enumerate(zip(group.completions, group.numbers, forks, strict=True), start=1):
+            if fork > start:
+                self.write(b, offset, group.prompt_ids[start:fork], start, unit, 0)
+                offset += fork - start
+                start, last_of_prompt = fork, offset - 1
             self.write(b, offset, ids, start, unit, branch)
             self.source += [flat + last_of_prompt, *range(flat + offset, flat + offset + len(ids) - 1)]
             self.target += ids

@@ -59,15 +59,21 @@ def _row(problem: Problem, index: int, decision: Decision, graded: dict[Mode, li
 def _variants(item: mix.Item, rng: random.Random, split: str) -> dict[str, tuple[Message, ...]]:
     question = item.messages[-1]
     turns: list[Message] = []
-    for _ in range(2):
+    for _ in range(8):
         earlier = mix.sample_item(rng, split)
         turns += [earlier.messages[-1], Message("assistant", earlier.answer)]
     system = Message("system", "You are a helpful assistant.")
-    return {"bare": (question,), "system": (system, question), "two turns": (*turns, question)}
+    two = turns[:4]
+    return {
+        "bare": (question,),
+        "system": (system, question),
+        "two turns": (*two, question),
+        "eight turns": (*turns, question),
+    }
 
 
 def context_problems(config: EvalConfig) -> list[Problem]:
-    """Return the same questions bare, with a system message and after two turns; `context` names which."""
+    """Return the same questions bare, with a system message, after two and eight turns; `context` names which."""
     rng = random.Random(f"contexts-{config.seed}")
     return [
         replace(item.problem, messages=messages, context=variant)

@@ -52,7 +52,7 @@ def _evaluate(
 
 
 def _evaluate_contexts(sampler: LocalSampler, packed: Path, config: EvalConfig) -> None:
-    samples, grader = max(1, config.samples // 2), Grader(REWARD, sampler.tokenizer)
+    samples, grader = max(1, config.samples // 4), Grader(REWARD, sampler.tokenizer)
     rows = measure(
         context_log(_checked_folder(packed) / ROWS),
         Measurement(sampler, context_problems(config), replace(config, samples=samples), REWARD),

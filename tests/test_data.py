@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lhrm_train.data import Group, Sample, collate, collate_groups, pack, share_prompts
+from lhrm_train.data import Group, Sample, collate, collate_groups, nest_prompts, pack, share_prompts
 from lhrm_train.scorer import (
     EAGER_BYTES,
     LONGEST_EAGER_ROW,
@@ -128,5 +128,42 @@ def test_sharing_a_prompt_changes_no_log_probability_and_no_gradient():
     alone, apart = of(collate(samples, [[0, 1, 2]], 16))
     shared, together = of(collate_groups(share_prompts(samples, 3, 16), [[0]], 16))
     assert torch.allclose(alone, shared, atol=1e-4)
+    assert torch.allclose(apart, together, atol=1e-3)
+    assert apart.norm() > 1
+
+
+def test_nested_prompts_by_hand():
+    turns = [Sample([1, 2], [20, 21]), Sample([1, 2, 3], [30]), Sample([1, 2, 3], [40]), Sample([1, 2, 3, 4, 5], [50])]
+    group = nest_prompts(turns)
+    assert (group.forks, group.numbers, len(group)) == ((2, 3, 3, 5), (0, 1, 2, 3), 10)
+    batch = collate_groups([group], [[0]], 11)
+    assert batch.input_BT.tolist() == [[1, 2, 20, 21, 3, 30, 40, 4, 5, 50, 0]]
+    assert batch.position_BT.tolist() == [[0, 1, 2, 3, 2, 3, 3, 3, 4, 5, 0]]
+    # Each first token is predicted from the end of its own prompt: 20 from 2, 30 and 40 from 3, 50 from 5.
+    assert batch.source_M.tolist() == [1, 2, 4, 4, 8]
+    assert batch.target_M.tolist() == [20, 21, 30, 40, 50]
+    assert batch.decision_M.tolist() == [True, False, True, True, True]
+    # The last answer sees every turn's prompt and no answer but its own.
+    assert batch.mask()[0, 0, 9].int().tolist() == [1, 1, 0, 0, 1, 0, 0, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("prompts", [([1, 2], [1, 3, 4]), ([1, 2, 3], [1, 2])], ids=["other", "shorter"])
+def test_prompts_that_do_not_continue_each_other_are_not_nested(prompts):
+    with pytest.raises(ValueError, match="the prompt of sample 0 is not the beginning of the next"):
+        nest_prompts([Sample(prompt, [9]) for prompt in prompts])
+
+
+def test_nesting_turns_changes_no_log_probability_and_no_gradient():
+    turns = [Sample([5, 6], [8, 9]), Sample([5, 6, 7, 3], [12, 13, 14]), Sample([5, 6, 7, 3, 2, 11], [15])]
+
+    def of(batch):
+        scorer = TokenScorer(tiny_llama())
+        logp = target_logprobs(scorer(batch), batch.target_M)
+        logp.sum().backward()
+        return logp.detach(), torch.cat([p.grad.flatten() for p in scorer.parameters()])
+
+    alone, apart = of(collate(turns, [[0, 1, 2]], 20))
+    nested, together = of(collate_groups([nest_prompts(turns)], [[0]], 20))
+    assert torch.allclose(alone, nested, atol=1e-4)
     assert torch.allclose(apart, together, atol=1e-3)
     assert apart.norm() > 1

@@ -43,16 +43,25 @@ def _named_digits(value: int) -> str:
 def _add(rng: random.Random, level: int) -> Draw:
     digits = _digits(rng, level, TWO_DIGIT_SUMS)
     a, b = number(rng, digits), number(rng, _other_digits(rng, digits))
+    return _sum(rng, a, b)
+
+
+def _add_digit(rng: random.Random, level: int) -> Draw:
+    return _sum(rng, number(rng, level), number(rng, 1))
+
+
+def _sum(rng: random.Random, a: int, b: int) -> Draw:
+    think_only = min(a, b) < 10 <= max(a, b)
     if rng.random() < 0.5:
         a, b = b, a
     carry, steps = 0, []
-    for place in range(digits):
+    for place in range(max(len(str(a)), len(str(b)))):
         x, y = a // 10**place % 10, b // 10**place % 10
         total = x + y + carry
         steps.append(f"{ALPHABET[place]}{x}+{y}+{carry}={total:02d}")
         carry = total // 10
     trace = f"{_named_digits(a)}+{_named_digits(b)};{','.join(steps)}"
-    return Draw(f"add {min(a, b)} {max(a, b)}", rng.choice(ADD_PHRASES).format(a, b), str(a + b), trace)
+    return Draw(f"add {min(a, b)} {max(a, b)}", rng.choice(ADD_PHRASES).format(a, b), str(a + b), trace, think_only)
 
 
 def _multiply(rng: random.Random, level: int) -> Draw:
@@ -83,5 +92,6 @@ def _chain(rng: random.Random, level: int) -> Draw:
 
 
 ADD = Kind("add", _add, levels=(1, 2, 3, 4, 5), closed_levels=(1,))
+ADD_DIGIT = Kind("add digit", _add_digit, levels=(3, 4, 5))
 MULTIPLY = Kind("multiply", _multiply, levels=(1, 2, 3, 4), closed_levels=(1,))
 CHAIN = Kind("chain", _chain, levels=(1, 2, 3, 4, 5), closed_levels=(1,))

@@ -12,13 +12,15 @@ class Draw:
     """One drawn question before it is placed in a conversation.
 
     `key` names the content apart from its phrasing, so that two phrasings of one sum share a split.
-    `trace` is the scratchpad of a think sample; its last step yields `answer`.
+    `trace` is the scratchpad of a think sample; its last step yields `answer`. HFT answers a `think_only` question in
+    that mode alone: directly it would come out right too rarely to be easy and too often to be hard.
     """
 
     key: str
     question: str
     answer: str
     trace: str
+    think_only: bool = False
 
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

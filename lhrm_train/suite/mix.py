@@ -23,6 +23,7 @@ KINDS: dict[str, Kind] = {
         compare.EXTREME,
         compare.PARITY,
         arithmetic.ADD,
+        arithmetic.ADD_DIGIT,
         arithmetic.MULTIPLY,
         arithmetic.CHAIN,
         stories.CUPS_KIND,
@@ -45,20 +46,21 @@ WORKLOAD: dict[str, float] = {
     "cups": 0.07,
     "story": 0.10,
 }
-# What HFT sees: the same kinds, with more of those that take longer to learn.
+# What HFT sees: the same kinds, with more of those that take longer to learn, and sums that the workload rarely has.
 CURRICULUM: dict[str, float] = {
     "smalltalk": 0.03,
     "facts": 0.06,
-    "reverse": 0.11,
-    "letter": 0.04,
+    "reverse": 0.105,
+    "letter": 0.055,
     "count": 0.03,
     "extreme": 0.09,
     "parity": 0.03,
-    "add": 0.17,
+    "add": 0.15,
+    "add digit": 0.02,
     "multiply": 0.11,
     "chain": 0.10,
     "cups": 0.10,
-    "story": 0.13,
+    "story": 0.12,
 }
 # HFT also sees more of the sums to know by heart and of the levels with long traces.
 CURRICULUM_LEVELS = {1: 1.3, 2: 0.8, 3: 1.0, 4: 1.2, 5: 1.5}
@@ -73,7 +75,9 @@ SYSTEM_MESSAGES = (
 )
 CONTEXT_SHARE = 0.28
 # HFT learns the kinds from bare questions first, and to find the question in a conversation once it can answer it.
-EARLY_SHARE, EARLY_CONTEXT_SHARE, LATE_CONTEXT_SHARE = 0.4, 0.08, 0.46
+EARLY_SHARE, EARLY_CONTEXT_SHARE, LATE_CONTEXT_SHARE = 0.45, 0.08, 0.42
+# How many turns its conversations have. The longest are for people who go on talking; the workload has three at most.
+CURRICULUM_TURNS = {2: 0.22, 3: 0.36, 4: 0.1, 5: 0.07, 6: 0.06, 8: 0.07, 10: 0.06, 13: 0.06}
 SPLITS = ("train", "validation", "test")
 # Open questions in a row that were drawn before; then the kinds asked for are as good as used up.
 MOST_REPEATS = 10_000
@@ -91,6 +95,7 @@ class Item:
     answer: str
     trace: str
     context: str
+    think_only: bool = False
 
     @property
     def question(self) -> str:
@@ -137,11 +142,19 @@ def _pick(rng: random.Random, weights: Mapping[str, float]) -> tuple[Kind, int]:
     return kind, rng.choices(kind.levels, [CURRICULUM_LEVELS[level] for level in kind.levels])[0]
 
 
+def _style(rng: random.Random, context_share: float) -> str:
+    if rng.random() >= context_share:
+        return "bare"
+    return rng.choices(("system", "turns", "system+turns"), (0.3, 0.35, 0.35))[0]
+
+
+def _system(rng: random.Random, style: str) -> list[Message]:
+    return [Message("system", rng.choice(SYSTEM_MESSAGES))] if "system" in style else []
+
+
 def _context(rng: random.Random, style: str, split: str) -> list[Message]:
-    messages = []
-    if style in ("system", "system+turns"):
-        messages.append(Message("system", rng.choice(SYSTEM_MESSAGES)))
-    if style in ("turns", "system+turns"):
+    messages = _system(rng, style)
+    if "turns" in style:
         for _ in range(rng.choices((1, 2), (0.3, 0.7))[0]):
             kind, level = _pick(rng, WORKLOAD)
             earlier = _draw_in_split(rng, kind, level, split)
@@ -161,12 +174,29 @@ def make_item(rng: random.Random, kind: Kind, level: int, split: str, context: l
         answer=draw.answer,
         trace=draw.trace,
         context=style,
+        think_only=draw.think_only,
     )
 
 
 def curriculum_context_share(progress: float) -> float:
-    """Return the share of HFT's items that carry a context, at `progress` in [0, 1] of its steps."""
+    """Return the share of HFT's conversations with more than a question, at `progress` in [0, 1] of its steps."""
     return EARLY_CONTEXT_SHARE if progress < EARLY_SHARE else LATE_CONTEXT_SHARE
+
+
+def sample_conversation(rng: random.Random, context_share: float) -> list[Item]:
+    """Draw a conversation of the curriculum, from the train split: its turns in order, each an item.
+
+    `context_share` of them have a system message, several turns or both; the others are one bare question.
+    """
+    style = _style(rng, context_share)
+    turns = rng.choices(list(CURRICULUM_TURNS), list(CURRICULUM_TURNS.values()))[0] if "turns" in style else 1
+    messages, drawn = _system(rng, style), []
+    for _ in range(turns):
+        kind, level = _pick(rng, CURRICULUM)
+        item = make_item(rng, kind, level, "train", messages, style)
+        drawn.append(item)
+        messages = [*item.messages, Message("assistant", item.answer)]
+    return drawn
 
 
 def sample_item(
@@ -179,9 +209,7 @@ def sample_item(
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
     kind, level = _pick(rng, weights)
-    style = "bare"
-    if rng.random() < context_share:
-        style = rng.choices(("system", "turns", "system+turns"), (0.3, 0.35, 0.35))[0]
+    style = _style(rng, context_share)
     return make_item(rng, kind, level, split, _context(rng, style, split), style)
 
 

@@ -169,6 +169,7 @@ def _smalltalk(item: Item) -> str | None:
 
 _CHECKS = {
     "add": _add,
+    "add digit": _add,
     "multiply": _multiply,
     "chain": _chain,
     "story": _story,
