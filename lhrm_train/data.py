@@ -178,7 +178,9 @@ class _Layout:
         flat = b * self.input_BT.shape[1]
         forks = group.forks or (len(group.prompt_ids),) * len(group.completions)
         start, last_of_prompt = 0, offset
-        for branch, (ids, number, fork) in enumerate(zip(group.completions, group.numbers, forks, strict=True), start=1):
+        for branch, (ids, number, fork) in enumerate(
+            zip(group.completions, group.numbers, forks, strict=True), start=1
+        ):
             if fork > start:
                 self.write(b, offset, group.prompt_ids[start:fork], start, unit, 0)
                 offset += fork - start

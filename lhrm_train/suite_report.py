@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lhrm_train.atomic import write_text
+from lhrm_train.bars import bar_table
 from lhrm_train.config import EvalConfig
 from lhrm_train.evaluate_suite import CONTEXTS, HFT_TEST, TEST, folder_of
 from lhrm_train.evaluation_report import DIFFICULTY, REPORT, settings_text
@@ -19,6 +20,7 @@ from lhrm_train.report import (
     overall_table,
 )
 from lhrm_train.rows import read_context_rows, read_rows
+from lhrm_train.suite_bars import suite_bars
 
 
 def figures_of(rows: Path, config: EvalConfig) -> dict[str, float]:
@@ -40,8 +42,11 @@ def figures_of(rows: Path, config: EvalConfig) -> dict[str, float]:
 def report_text(rows: Path, config: EvalConfig) -> str:
     """Return the Markdown report of a folder of raw rows."""
     test = read_rows(rows / TEST)
-    contexts = context_accuracy(read_context_rows(rows / CONTEXTS))
-    parts = [overall_table(test, config.margin), baseline_lines(test, config.margin)]
+    asked = read_context_rows(rows / CONTEXTS)
+    contexts = context_accuracy(asked)
+    before = read_rows(rows / HFT_TEST) if (rows / HFT_TEST).is_file() else []
+    bars = bar_table(suite_bars(test, before, asked, config.margin))
+    parts = [overall_table(test, config.margin), baseline_lines(test, config.margin), bars]
     lines = ["| context | free-choice accuracy |", "|---|---|"]
     parts.append("\n".join(lines + [f"| {name} | {value:.3f} |" for name, value in contexts.items()]))
     parts.append(detail_table(test, config.margin))

@@ -59,8 +59,8 @@ def test_rows_are_those_of_the_fixed_mix(whole):
     assert [row.key for row in validation] == [item.key for item in mix.fixed_items(18, CONFIG.seed, "validation")]
     assert {len(row.think.scores) for row in validation} == {1}
     contexts = read_context_rows(whole / "contexts.jsonl.gz")
-    assert [row.variant for row in contexts[:3]] == ["bare", "system", "two turns"]
-    assert [row.index for row in contexts] == list(range(12))
+    assert [row.variant for row in contexts[:4]] == ["bare", "system", "two turns", "eight turns"]
+    assert [row.index for row in contexts] == list(range(16))
     assert {row.key for row in contexts} == {item.key for item in mix.fixed_items(4, CONFIG.seed + 1, "test")}
     assert {len(row.scores) for row in contexts} == {1}
 
@@ -138,8 +138,11 @@ def test_contexts_by_hand():
         modes = (Mode.THINK, Mode.NO_THINK)
 
         def decide(self, problems):
-            assert [one.context for one in problems] == ["bare", "system", "two turns"]
-            return [Decision(0.9, 1.0, 9), Decision(0.2, 1.0, 9), Decision(None, None, 9, "no room")]
+            assert [one.context for one in problems] == ["bare", "system", "two turns", "eight turns"]
+            assert [len(one.messages) for one in problems] == [1, 2, 5, 17]
+            assert problems[3].messages[:4] == problems[2].messages[:4]
+            asked = [Decision(0.9, 1.0, 9), Decision(0.2, 1.0, 9), Decision(None, None, 9, "no room")]
+            return [*asked, Decision(0.8, 1.0, 9)]
 
         def complete(self, problems, mode, samples, seed):
             right = mode is Mode.THINK
@@ -151,6 +154,7 @@ def test_contexts_by_hand():
         (7, "bare", 0.9, (1.0, 1.0), True),
         (8, "system", 0.2, (0.0, 0.0), True),
         (9, "two turns", None, (), False),
+        (10, "eight turns", 0.8, (1.0, 1.0), True),
     ]
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 from conftest import NANO
 
+from lhrm_train.bars import bar_table
 from lhrm_train.config import ConfigError, EvalConfig, RewardConfig, RunConfig, load_config
 from lhrm_train.digest import data_digest
 from lhrm_train.format import Manifest, Message, Mode, SavingsCalibration, encode_answer
@@ -17,7 +18,7 @@ from lhrm_train.rows import ModeSamples, Row, row_log
 from lhrm_train.samplers import LocalSampler
 from lhrm_train.smol import __main__ as command
 from lhrm_train.smol import evaluation as smol_evaluation
-from lhrm_train.smol.bars import bar_table, bars
+from lhrm_train.smol.bars import bars
 from lhrm_train.smol.card import card_text, write_card
 from lhrm_train.smol.data import CHAT_SCORER
 from lhrm_train.smol.evaluation import EXAMPLES, PERPLEXITY, measure_smol

@@ -1,5 +1,6 @@
 import itertools
 import json
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -7,11 +8,13 @@ import pytest
 import torch
 
 from lhrm_train.config import BaseConfig, ConfigError, DataConfig, HFTConfig, HGPOConfig
+from lhrm_train.data import Sample
 from lhrm_train.format import ChatTokenizer, Message, encode_chat
 from lhrm_train.nano import build_base
 from lhrm_train.problems import Problem
 from lhrm_train.streams import ListedProblems, demonstration_data, problem_data
-from lhrm_train.suite.stream import SuiteDemonstrations, SuiteProblems
+from lhrm_train.suite import mix
+from lhrm_train.suite.stream import SuiteDemonstrations, SuiteProblems, answered_turns
 
 TINY = BaseConfig(name="tiny", hidden_size=32, layers=1, heads=2, intermediate_size=48)
 
@@ -89,6 +92,43 @@ def test_processes_share_the_micro_batches_of_the_suite(tokenizer, monkeypatch):
         True
     ] * 3
     assert drawn == [0, 3, 5]  # pools of four micro-batches: 0-3, 12-15, 20-23
+
+
+def test_early_rows_are_short_and_later_ones_have_long_conversations(tokenizer):
+    stream = SuiteDemonstrations(tokenizer, HFTConfig(steps=100, accumulation=4), 0)
+    early, rows, length = stream.pool_rows(0)
+    assert (length, len(rows)) == (224, 4 * 22)  # 10 rows of 512 tokens, about
+    late, rows, length = stream.pool_rows(mix.EARLY_SHARE * 100)
+    assert (length, len(rows)) == (512, 4 * 10)
+    turns = [[len(group.completions) for group in groups] for groups in (early, late)]
+    assert sum(turns[0]) / len(early) < 1.3 < sum(turns[1]) / len(late)
+    assert max(group.forks[-1] for group in late) > 300
+    short = SuiteDemonstrations(tokenizer, HFTConfig(rows=3, row_length=100), 0).pool_rows(0)
+    assert (len(short[1]), short[2]) == (12, 100)
+
+
+def test_of_a_conversation_as_many_turns_are_answered_as_fit():
+    turns = [Sample([1] * (10 * turn), [2] * 7) for turn in (1, 2, 3)]
+    rng = random.Random(0)
+    assert answered_turns(turns, 36, rng) is None
+    assert answered_turns(turns, 37, rng).forks == answered_turns(turns, 43, rng).forks == (30,)
+    forks = {answered_turns(turns, 50, rng).forks for _ in range(40)}
+    assert forks == {(10, 30), (20, 30)}
+    group = answered_turns(turns, 51, rng)
+    assert (group.forks, len(group)) == ((10, 20, 30), 51)
+
+
+def test_a_question_for_thinking_alone_is_never_answered_directly(tokenizer, monkeypatch):
+    monkeypatch.setattr(mix, "CURRICULUM", {"add digit": 0.5, "parity": 0.5})
+    stream = SuiteDemonstrations(tokenizer, HFTConfig(rows=8, row_length=96), 0)
+    groups, _, _ = stream.pool_rows(0)
+    opened = Counter()
+    for group in groups:
+        for ids, fork in zip(group.completions, group.forks, strict=True):
+            question = tokenizer.decode(group.prompt_ids[:fork]).rsplit("user", 1)[1]
+            opened["odd" in question, ids[0]] += 1
+    tags = tokenizer.tags
+    assert set(opened) == {(False, tags.think), (True, tags.think), (True, tags.no_think)}
 
 
 def test_rows_that_are_too_short_for_every_question_end_the_run(tokenizer):

@@ -1,3 +1,4 @@
+import itertools
 import json
 import random
 from collections import Counter
@@ -5,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from lhrm_train.format import Message
 from lhrm_train.suite import export, mix, smalltalk
 from lhrm_train.suite.verify import TraceError, verify
 
@@ -77,6 +79,34 @@ def test_the_mix_is_as_documented():
     turns = [sum(m.role == "assistant" for m in item.messages) for item in items if "turns" in item.context]
     assert set(turns) == {1, 2}
     assert len(mix.KINDS) >= 8
+
+
+def test_the_turns_of_a_conversation_of_the_curriculum():
+    rng = random.Random(4)
+    drawn = [mix.sample_conversation(rng, 0.42) for _ in range(3000)]
+    for turns in drawn:
+        for item, following in itertools.pairwise(turns):
+            answered = (*item.messages, Message("assistant", item.answer))
+            assert following.messages[:-1] == answered
+        assert len({item.context for item in turns}) == 1
+        assert all(item.closed or mix.split_of(item.key) == "train" for item in turns)
+    lengths = Counter(len(turns) for turns in drawn)
+    assert set(lengths) == {1, *mix.CURRICULUM_TURNS}
+    assert 0.68 < lengths[1] / len(drawn) < 0.74  # three tenths of those with a context have a system message alone
+    first = Counter(turns[0].messages[0].role for turns in drawn)
+    assert 0.24 < first["system"] / len(drawn) < 0.31
+    assert {len(mix.sample_conversation(rng, 0.0)[0].messages) for _ in range(50)} == {1}
+
+
+def test_a_long_number_plus_a_digit_is_shown_with_its_scratchpad_alone():
+    rng = random.Random(5)
+    for kind in ("add", "add digit"):
+        for level in mix.KINDS[kind].levels:
+            for _ in range(200):
+                draw = mix.KINDS[kind].draw(rng, level)
+                shorter, longer = sorted(len(n) for n in draw.key.split()[1:])
+                assert draw.think_only == (shorter == 1 < longer)
+                assert kind == "add" or (shorter, longer) == (1, level)
 
 
 def test_items_repeat_for_the_same_seed():

@@ -12,7 +12,7 @@ import torch
 from lhrm_train import train_hgpo as train_hgpo_module
 from lhrm_train.checkpoint import load_model
 from lhrm_train.config import BaseConfig, ConfigError, HFTConfig, HGPOConfig, LoraConfig, RewardConfig
-from lhrm_train.data import Sample, collate, share_prompts
+from lhrm_train.data import Sample, collate, collate_groups, share_prompts
 from lhrm_train.format import ChatTokenizer, Manifest, Mode
 from lhrm_train.loop import take_steps
 from lhrm_train.loss import LossInputs, policy_loss
@@ -200,8 +200,8 @@ def test_hft_accumulation_equals_larger_batches(base):
     # Two micro-batches of 2 rows are the 4 rows of one: the same update.
     class Listed:
         def __init__(self, rows):
-            samples, packed = demonstrations(base).pool_rows(0)
-            self.parts = [collate(samples, packed[i : i + rows], HFT.row_length) for i in range(0, 4, rows)]
+            groups, packed, length = demonstrations(base).pool_rows(0)
+            self.parts = [collate_groups(groups, packed[i : i + rows], length) for i in range(0, 4, rows)]
 
         def batches(self, start, step=1):
             yield from self.parts

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from lhrm_train.report import RANDOM_HACC, Summary, markdown, shown
+from lhrm_train.bars import Bar, at_least, at_most, points
+from lhrm_train.report import RANDOM_HACC, Summary, shown
 from lhrm_train.smol.evaluation import EVERYDAY, GYM, TEST
 from lhrm_train.smol.measured import HARD_LEVEL, Measured
 
@@ -14,19 +13,6 @@ TOKENS = 0.50  # of always-think's, on questions with a right answer
 HACC = 0.85
 EVERYDAY_NO_THINK = 0.95
 PERPLEXITY_RATIO = 1.10
-# Differences of means may miss a bar by a rounding error.
-TOLERANCE = 1e-9
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar. `met` is None where the figure only stands beside one; a figure that was not measured meets none."""
-
-    what: str
-    measured_on: str
-    required: str
-    measured: str
-    met: bool | None
 
 
 def bars(measured: Measured) -> list[Bar]:
@@ -48,14 +34,14 @@ def bars(measured: Measured) -> list[Bar]:
             "everyday prompts",
             f"at least {EVERYDAY_NO_THINK:.0%}",
             shown(kept, ".2%"),
-            kept >= EVERYDAY_NO_THINK - TOLERANCE,
+            at_least(kept, EVERYDAY_NO_THINK),
         ),
         Bar(
             "perplexity, times the base's",
             "held-out answers of the base",
             f"at most {PERPLEXITY_RATIO:.2f}",
             shown(ratio, ".4f"),
-            ratio <= PERPLEXITY_RATIO + TOLERANCE,
+            at_most(ratio, PERPLEXITY_RATIO),
         ),
     ]
 
@@ -63,20 +49,20 @@ def bars(measured: Measured) -> list[Bar]:
 def _gain(name: str, part: Summary) -> Bar:
     value = part.accuracy_think - part.accuracy_no_think
     required = f"at least {100 * HARD_GAIN:.0f} points"
-    return Bar("forced think minus forced no-think", name, required, _points(value), value >= HARD_GAIN - TOLERANCE)
+    return Bar("forced think minus forced no-think", name, required, points(value), at_least(value, HARD_GAIN))
 
 
 def _loss(name: str, part: Summary) -> Bar:
     value = part.accuracy_free - part.accuracy_think
     required = f"at least {-100 * FREE_LOSS:.0f} points"
-    return Bar("free choice minus always-think", name, required, _points(value), value >= -FREE_LOSS - TOLERANCE)
+    return Bar("free choice minus always-think", name, required, points(value), at_least(value, -FREE_LOSS))
 
 
 def _tokens(name: str, part: Summary, most: float | None) -> Bar:
     value, what = 1 - part.cut, "completion tokens of the free choice, share of always-think's"
     if most is None:
         return Bar(what, name, "-", shown(value, ".2%"), None)
-    return Bar(what, name, f"at most {most:.0%}", shown(value, ".2%"), value <= most + TOLERANCE)
+    return Bar(what, name, f"at most {most:.0%}", shown(value, ".2%"), at_most(value, most))
 
 
 def _hacc(name: str, part: Summary) -> Bar:
@@ -89,20 +75,4 @@ def _hacc(name: str, part: Summary) -> Bar:
         )
     )
     text = f"{shown(part.hacc, '.4f')} ({baselines})"
-    return Bar("Hybrid Accuracy", name, f"at least {HACC}", text, part.hacc >= HACC - TOLERANCE)
-
-
-def _points(share: float) -> str:
-    return f"{shown(100 * share, '+.2f')} points"
-
-
-def bar_table(found: list[Bar]) -> str:
-    """Return the bars as a Markdown table, and how many are met."""
-    lines = [[one.what, one.measured_on, one.required, one.measured, _answer(one.met)] for one in found]
-    counts = [one.met for one in found if one.met is not None]
-    table = markdown(["bar", "measured on", "required", "measured", "met"], lines)
-    return f"{table}\n\n{sum(counts)} of {len(counts)} bars are met."
-
-
-def _answer(met: bool | None) -> str:
-    return "-" if met is None else "yes" if met else "**no**"
+    return Bar("Hybrid Accuracy", name, f"at least {HACC}", text, at_least(part.hacc, HACC))

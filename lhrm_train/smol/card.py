@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lhrm_train.atomic import write_text
+from lhrm_train.bars import bar_table
 from lhrm_train.evaluation_report import CURVE, DIFFICULTY
 from lhrm_train.format import NO_THINK_OPEN, THINK_OPEN, ChatTokenizer, SavingsCalibration
 from lhrm_train.report import baseline_lines, group, key_line, markdown, shown, table
 from lhrm_train.rows import Row, write_rows
-from lhrm_train.smol.bars import bar_table, bars
+from lhrm_train.smol.bars import bars
 from lhrm_train.smol.evaluation import EVERYDAY, EXAMPLES, GYM, TEST
 from lhrm_train.smol.measured import HARD_LEVEL, Measured
 from lhrm_train.smol.training import Run, data_section, training_section
