@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from lhrm_train.config import ConfigError, RunConfig, load_config, recipe_names
+from lhrm_train.suite.mix import KINDS
 
 INTERRUPTED = 130
 
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
     prompts = commands.add_parser("prompts", help="write test prompts of the suite for the load test")
     prompts.add_argument("--count", type=_at_least_one, default=50)
+    prompts.add_argument("--kind", choices=sorted(KINDS), help="questions of this kind alone; default: the workload")
     prompts.add_argument("--out", type=Path, required=True, help="JSON lines file")
     for command in (run, check, publish):
         command.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one setting")
@@ -106,10 +108,13 @@ def _run(arguments: argparse.Namespace, config: RunConfig) -> str:
     return publish(arguments.runs, arguments.into, config)
 
 
-def _prompts(arguments: argparse.Namespace) -> str:
+def _prompts(arguments: argparse.Namespace) -> str | int:
     from lhrm_train.suite.export import write_prompts
 
-    write_prompts(arguments.out, arguments.count)
+    try:
+        write_prompts(arguments.out, arguments.count, arguments.kind)
+    except ValueError as exc:
+        return _fail(1, exc)
     return f"prompts={arguments.count}"
 
 

@@ -15,18 +15,19 @@ kinds listed below, and opens each answer with `{think}` or `{no_think}`: it wor
 scratchpad and answers easy ones directly. It exists to show and test the whole system end to end.
 
 **It is not a language model that talks.** Questions outside its kinds come out wrong, often confidently.
-It has no world knowledge beyond a few dozen memorised facts. Kinds of question that its training saw too little of
-come out wrong as well, and so do conversations of more than three or four turns; `docs/experiments.md` measures them.
+It has no world knowledge beyond a few dozen memorised facts. Questions that its training saw too little of come out
+wrong as well, and the longer a conversation, the more often; `docs/experiments.md` measures both.
 
 ## What it was trained on
 Generated questions with programmatic traces, each trace recomputed by an independent checker:
-{kinds}. About three in ten of the samples carry a system message, one or two earlier turns, or both.
+{kinds}. About three in ten of the questions carry a system message, one or two earlier turns, or both;
+in the second half of HFT conversations have up to {turns} turns.
 Open questions are split by a hash of their content (80 % train, 10 % validation, 10 % test); closed sets
 ({closed}) are shared by all splits.
 
 `make train-nano` rebuilds it from nothing: Hybrid Fine-Tuning on both modes, then Hybrid Group Policy
 Optimization (arXiv 2505.14631) with the settings of `lhrm_train/config.py`. `make eval-nano` repeats the
-evaluation below; raw rows are in `evaluation/`.
+evaluation below; raw rows, and the settings and versions of the run, are in `evaluation/`.
 """
 
 
@@ -53,12 +54,18 @@ def model_card(runs: Sequence[dict[str, Any]], report: str, measured: EvalConfig
 
     `measured` are the settings of the shipped run's evaluation, `truncated` the share of completions it cut.
     """
-    from lhrm_train.suite.mix import KINDS
+    from lhrm_train.suite.mix import CURRICULUM_TURNS, KINDS, WORKLOAD
 
+    kinds = [KINDS[name] for name in WORKLOAD]
     shipped = next(run for run in runs if run["shipped"])["figures"]
-    closed = [f"{k.name} level {level}" for k in KINDS.values() for level in k.closed_levels]
+    closed = [f"{kind.name} level {level}" for kind in kinds for level in kind.closed_levels]
     intro = INTRO.format(
-        think=THINK_OPEN, no_think=NO_THINK_OPEN, size=size, kinds=", ".join(KINDS), closed=", ".join(closed)
+        think=THINK_OPEN,
+        no_think=NO_THINK_OPEN,
+        size=size,
+        kinds=", ".join(WORKLOAD),
+        closed=", ".join(closed),
+        turns=max(CURRICULUM_TURNS),
     )
     method = f"""## Evaluation
 {shipped["prompts"]} test prompts of the fixed mix in `lhrm_train/suite/mix.py`, {measured.samples} samples per

@@ -133,12 +133,12 @@ def nest_prompts(samples: Sequence[Sample]) -> Group:
 
     Raises ValueError where one does not.
     """
-    whole = samples[-1].prompt_ids
     forks = tuple(len(sample.prompt_ids) for sample in samples)
-    for number, sample in enumerate(samples):
-        if sample.prompt_ids != whole[: forks[number]] or list(forks) != sorted(forks):
+    for number, following in enumerate(samples[1:]):
+        if following.prompt_ids[: forks[number]] != samples[number].prompt_ids:
             raise ValueError(f"the prompt of sample {number} is not the beginning of the next")
-    return Group(whole, tuple(sample.completion_ids for sample in samples), tuple(range(len(samples))), forks)
+    completions = tuple(sample.completion_ids for sample in samples)
+    return Group(samples[-1].prompt_ids, completions, tuple(range(len(samples))), forks)
 
 
 def collate(samples: Sequence[Sample], rows: Sequence[Sequence[int]], row_length: int) -> Batch:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lhrm_train.bounds import ConfigError
 from lhrm_train.presets import PAPER
-from lhrm_train.suite.mix import KINDS
+from lhrm_train.suite.mix import WORKLOAD
 
 if TYPE_CHECKING:
     from lhrm_train.config import DataConfig, HFTConfig, HGPOConfig, RunConfig
@@ -56,7 +56,7 @@ def refuse_settings_without_effect(config: RunConfig) -> None:
     _hft(config.hft)
     _hgpo(config.hgpo)
     if config.prompts.source == "suite":
-        refuse_unknown_kinds(config.hgpo, KINDS)
+        refuse_unknown_kinds(config.hgpo, WORKLOAD)
     if not config.base.path:
         _refuse("base", config.base, ("parameters", "rope_theta", "stretch_positions"), "base.path = ''")
 

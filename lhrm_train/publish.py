@@ -100,8 +100,10 @@ def _write(into: Path, best: Path, runs: Sequence[Path], table: Sequence[dict[st
             name = "hft{hft_seed}-hgpo{hgpo_seed}".format(**_seeds(run))
             shutil.copyfile(RunFiles(run).rows / TEST, evaluation / f"test.{name}.jsonl.gz")
     write_json(evaluation / "runs.json", table)
+    record = read_record(best)
+    write_json(evaluation / "run.json", {name: record[name] for name in ("config", "environment", "seconds")})
     # Sampled as the run says, looked at as this call says.
-    measured = read_record(best)["config"]["eval"]
+    measured = record["config"]["eval"]
     sampled = {name: measured[name] for name in ("samples", "temperature", "max_new_tokens")}
     truncated = shown(truncated_share(read_rows(files.rows / TEST)), ".2%")
     report = report_text(files.rows, config)

@@ -37,6 +37,9 @@ def test_publishing_chooses_on_validation_and_lists_every_run(runs, tmp_path):
     assert shipped[0]["validation_hacc"] == max(row["validation_hacc"] for row in table)
     assert line == key_line(shipped[0]["figures"])
     assert {(row["hft_seed"], row["hgpo_seed"]) for row in table} == {(0, 0), (0, 1)}
+    record = json.loads((into / "evaluation" / "run.json").read_text())
+    assert record["config"]["hgpo_seed"] == shipped[0]["hgpo_seed"]
+    assert set(record) == {"config", "environment", "seconds"}
     card = (into / "README.md").read_text()
     assert report_text(into / "evaluation", CONFIG.eval) in card
     assert "2 samples per\nforced mode at temperature 1 and at most 6 new tokens (" in card

@@ -140,6 +140,9 @@ def test_the_questions_of_a_first_visit_are_in_the_suite():
 
 
 def test_exported_prompts_are_test_items(tmp_path):
+    export.write_prompts(tmp_path / "kind.jsonl", 20, "add digit")
+    kinds = [json.loads(line)["task"] for line in (tmp_path / "kind.jsonl").read_text().splitlines()]
+    assert kinds == ["add digit"] * 20
     export.write_prompts(tmp_path / "p.jsonl", 30)
     rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert len(rows) == 30

@@ -165,3 +165,12 @@ def test_a_count_of_prompts_below_one_is_refused():
     done = call("prompts", "--count", "-1", "--out", "unused.jsonl")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("argument --count: '-1' is not a whole number of at least 1")
+
+
+def test_more_prompts_of_a_kind_than_there_are_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lhrm_train.suite.mix.MOST_REPEATS", 20)
+    arguments = ("prompts", "--kind", "parity", "--count", "20000", "--out", str(tmp_path / "p.jsonl"))
+    status, lines = call_here(monkeypatch, capsys, *arguments)
+    assert status == 1
+    assert "the split 'test' of parity has" in lines[-1]
+    assert not (tmp_path / "p.jsonl").exists()

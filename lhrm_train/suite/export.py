@@ -11,11 +11,16 @@ from lhrm_train.suite import mix
 SEED = 50_001
 
 
-def write_prompts(path: Path, count: int) -> None:
-    """Write `count` test items with their reference answers."""
+def write_prompts(path: Path, count: int, kind: str | None = None) -> None:
+    """Write `count` test items of the workload, or of one `kind`, with their reference answers.
+
+    Raises ValueError where the kind has no more different questions.
+    """
+    weights = mix.WORKLOAD if kind is None else {kind: 1.0}
+    drawn = mix.fixed_items(count, SEED, "test", weights)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as out:
-        for item in mix.fixed_items(count, SEED, "test"):
+        for item in drawn:
             row = {
                 "messages": [asdict(message) for message in item.messages],
                 "answer": item.answer,
