@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     publish = commands.add_parser("publish", help="choose the best suite run on validation and write it with its card")
     publish.add_argument("runs", type=Path, nargs="+", help="finished run directories")
     publish.add_argument("--into", type=Path, default=Path("models/lhrm-nano"), help="target directory")
+    publish.add_argument("--add", action="store_true", help="beside the runs that --into lists already")
     publish.add_argument("--config", help="TOML file or recipe with the settings")
 
     prompts = commands.add_parser("prompts", help="write test prompts of the suite for the load test")
@@ -105,7 +106,7 @@ def _run(arguments: argparse.Namespace, config: RunConfig) -> str:
         return run_evaluation(*what, config, key, calibrating=arguments.calibrate)
     from lhrm_train.publish import publish
 
-    return publish(arguments.runs, arguments.into, config)
+    return publish(arguments.runs, arguments.into, config, adding=arguments.add)
 
 
 def _prompts(arguments: argparse.Namespace) -> str | int:

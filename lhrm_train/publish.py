@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from lhrm_train.run_record import read_record
 from lhrm_train.suite_report import figures_of, report_text, write_report
 
 ROWS = (VALIDATION, TEST, CONTEXTS, HFT_TEST)
+# Beside them: every run's figures, the settings of the shipped one, and the curves of its HGPO.
+RUNS, RUN, CURVES = "runs.json", "run.json", "hgpo.png"
 
 
 def validation_score(run: Path, margin: float) -> float:
@@ -38,21 +41,79 @@ def parameter_count(checkpoint: Path) -> str:
     return f"{total / 1e6:.1f} million parameter"
 
 
-def publish(runs: Sequence[Path], into: Path, config: RunConfig) -> str:
+@dataclass(frozen=True)
+class _Listed:
+    """A run as the card lists it, and where its test rows lie."""
+
+    entry: dict[str, Any]
+    test: Path
+
+
+@dataclass(frozen=True)
+class _Candidate(_Listed):
+    """A run that can be shipped."""
+
+    checkpoint: Path
+    rows: Path
+    curves: Path
+    record: dict[str, Any]
+
+
+def publish(runs: Sequence[Path], into: Path, config: RunConfig, *, adding: bool = False) -> str:
     """Copy the best run's checkpoint, rows and plots into `into`, with a card that lists every run.
 
-    `into` is written complete or not at all; a checkpoint that is there is replaced. Raises ConfigError when `into`
-    holds anything else, or a run is not finished or not on the suite.
+    `adding` keeps the runs that `into` lists, and its checkpoint unless a new one is better. `into` is written complete
+    or not at all; a checkpoint that is there is replaced. Raises ConfigError when `into` holds anything else, a run is
+    not finished or not on the suite, or two runs have the same seeds.
     """
     _check_target(into, runs)
     for run in runs:
         _check_run(run)
-    margin = config.eval.margin
-    best = max(runs, key=lambda run: validation_score(run, margin))
-    table = [_entry(run, best, config.eval) for run in runs]
-    write_report(RunFiles(best).rows, config.eval)
-    replace_directory(into, lambda fresh: _write(fresh, best, runs, table, config.eval))
-    return key_line(figures_of(RunFiles(best).rows, config.eval))
+    trained: list[_Listed] = _published(into) if adding else []
+    trained += [_finished(run, config.eval) for run in runs]
+    _check_seeds(trained)
+    candidates = [one for one in trained if isinstance(one, _Candidate)]
+    best = max(candidates, key=lambda one: one.entry["validation_hacc"])
+    replace_directory(into, lambda fresh: _write(fresh, best, trained, config.eval))
+    return key_line(best.entry["figures"])
+
+
+def _finished(run: Path, config: EvalConfig) -> _Candidate:
+    files, record = RunFiles(run), read_record(run)
+    write_report(files.rows, config)
+    entry = {
+        **{name: record["config"][name] for name in ("hft_seed", "hgpo_seed")},
+        "shipped": False,
+        "seconds": record["seconds"],
+        "validation_hacc": round(validation_score(run, config.margin), 4),
+        "figures": figures_of(files.rows, config),
+    }
+    return _Candidate(entry, files.rows / TEST, files.hgpo, files.rows, run / "hgpo" / "curves.png", record)
+
+
+def _published(into: Path) -> list[_Listed]:
+    """Return the runs that `into` lists. Raises ConfigError where it does not tell how they were made."""
+    evaluation = into / "evaluation"
+    try:
+        listed = json.loads((evaluation / RUNS).read_text(encoding="utf-8"))
+        record = json.loads((evaluation / RUN).read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise ConfigError(f"--add: {exc.filename} not found: {into} was not published with its runs") from exc
+    found: list[_Listed] = []
+    for entry in listed:
+        if entry["shipped"]:
+            found.append(_Candidate(entry, evaluation / TEST, into, evaluation, evaluation / CURVES, record))
+        else:
+            found.append(_Listed(entry, evaluation / _test_name(entry)))
+    return found
+
+
+def _seeds(entry: Mapping[str, Any]) -> str:
+    return f"hft{entry['hft_seed']}-hgpo{entry['hgpo_seed']}"
+
+
+def _test_name(entry: Mapping[str, Any]) -> str:
+    return f"test.{_seeds(entry)}.jsonl.gz"
 
 
 def _check_target(into: Path, runs: Sequence[Path]) -> None:
@@ -73,39 +134,29 @@ def _check_run(run: Path) -> None:
         raise ConfigError(f"{run} is no finished run on the suite: {[*missing, files.hgpo][0]} not found")
 
 
-def _seeds(run: Path) -> dict[str, int]:
-    settings = read_record(run)["config"]
-    return {name: settings[name] for name in ("hft_seed", "hgpo_seed")}
+def _check_seeds(trained: Sequence[_Listed]) -> None:
+    seeds = [_seeds(one.entry) for one in trained]
+    if twice := sorted({one for one in seeds if seeds.count(one) > 1}):
+        raise ConfigError(f"two runs have the seeds {twice[0]}: each may be listed once")
 
 
-def _entry(run: Path, best: Path, config: EvalConfig) -> dict[str, Any]:
-    return {
-        **_seeds(run),
-        "shipped": run == best,
-        "seconds": read_record(run)["seconds"],
-        "validation_hacc": round(validation_score(run, config.margin), 4),
-        "figures": figures_of(RunFiles(run).rows, config),
-    }
-
-
-def _write(into: Path, best: Path, runs: Sequence[Path], table: Sequence[dict[str, Any]], config: EvalConfig) -> None:
-    files, evaluation = RunFiles(best), into / "evaluation"
-    shutil.copytree(files.hgpo, into, dirs_exist_ok=True)
+def _write(into: Path, best: _Candidate, trained: Sequence[_Listed], config: EvalConfig) -> None:
+    evaluation = into / "evaluation"
+    shutil.copytree(best.checkpoint, into, dirs_exist_ok=True, ignore=shutil.ignore_patterns("evaluation", "README.md"))
     evaluation.mkdir()
     for name in (*ROWS, REPORT, DIFFICULTY):
-        shutil.copyfile(files.rows / name, evaluation / name)
-    shutil.copyfile(best / "hgpo" / "curves.png", evaluation / "hgpo.png")
-    for run in runs:
-        if run != best:
-            name = "hft{hft_seed}-hgpo{hgpo_seed}".format(**_seeds(run))
-            shutil.copyfile(RunFiles(run).rows / TEST, evaluation / f"test.{name}.jsonl.gz")
-    write_json(evaluation / "runs.json", table)
-    record = read_record(best)
-    write_json(evaluation / "run.json", {name: record[name] for name in ("config", "environment", "seconds")})
+        shutil.copyfile(best.rows / name, evaluation / name)
+    shutil.copyfile(best.curves, evaluation / CURVES)
+    for one in trained:
+        if one is not best:
+            shutil.copyfile(one.test, evaluation / _test_name(one.entry))
+    table = [{**one.entry, "shipped": one is best} for one in trained]
+    write_json(evaluation / RUNS, table)
+    write_json(evaluation / RUN, {name: best.record[name] for name in ("config", "environment", "seconds")})
     # Sampled as the run says, looked at as this call says.
-    measured = record["config"]["eval"]
+    measured = best.record["config"]["eval"]
     sampled = {name: measured[name] for name in ("samples", "temperature", "max_new_tokens")}
-    truncated = shown(truncated_share(read_rows(files.rows / TEST)), ".2%")
-    report = report_text(files.rows, config)
+    truncated = shown(truncated_share(read_rows(best.test)), ".2%")
+    report = report_text(best.rows, config)
     card = model_card(table, report, replace(config, **sampled), truncated, parameter_count(into))
     write_text(into / "README.md", card)

@@ -54,6 +54,33 @@ def test_publishing_chooses_on_validation_and_lists_every_run(runs, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["published"]
 
 
+@pytest.mark.parametrize("order", [0, 1], ids=["a worse one", "a better one"])
+def test_a_run_is_added_beside_those_that_are_listed(runs, tmp_path, monkeypatch, order):
+    # Two runs of a tiny model may be equally good.
+    score = {runs[0]: 0.4 + 0.2 * order, runs[1]: 0.5}
+    monkeypatch.setattr("lhrm_train.publish.validation_score", lambda run, margin: score[run])
+    together, one_by_one = tmp_path / "together", tmp_path / "one"
+    publish(runs[::-1], together, CONFIG)
+    publish([runs[1]], one_by_one, CONFIG)
+    publish([runs[0]], one_by_one, CONFIG, adding=True)
+    assert contents(one_by_one) == contents(together)
+    shipped = next(row for row in json.loads((one_by_one / "evaluation" / "runs.json").read_text()) if row["shipped"])
+    assert shipped["hgpo_seed"] == 1 - order
+    with pytest.raises(ConfigError, match="two runs have the seeds hft0-hgpo0"):
+        publish([runs[0]], one_by_one, CONFIG, adding=True)
+    assert contents(one_by_one) == contents(together)
+
+
+def test_nothing_is_added_to_a_checkpoint_that_lists_no_runs(runs, tmp_path):
+    into = tmp_path / "published"
+    publish([runs[1]], into, CONFIG)
+    (into / "evaluation" / "run.json").unlink()
+    with pytest.raises(ConfigError, match=r"run\.json not found: .* was not published with its runs"):
+        publish([runs[0]], into, CONFIG, adding=True)
+    with pytest.raises(ConfigError, match="not published with its runs"):
+        publish([runs[0]], tmp_path / "new", CONFIG, adding=True)
+
+
 def test_a_directory_that_is_no_checkpoint_is_never_touched(runs, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="exists and is not a checkpoint, so it is not replaced"):
