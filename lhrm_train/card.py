@@ -20,14 +20,17 @@ wrong as well, and the longer a conversation, the more often; `docs/experiments.
 
 ## What it was trained on
 Generated questions with programmatic traces, each trace recomputed by an independent checker:
-{kinds}. About three in ten of the questions carry a system message, one or two earlier turns, or both;
-in the second half of HFT conversations have up to {turns} turns.
+{kinds}.
+In HGPO and in the evaluation about three in ten of the questions carry a system message, one or two earlier turns, or
+both; in HFT one in ten at first, later more than half, in conversations of up to {turns} turns.
+HFT also sees a long number plus one digit more often than the evaluation, and only with its scratchpad.
 Open questions are split by a hash of their content (80 % train, 10 % validation, 10 % test); closed sets
 ({closed}) are shared by all splits.
 
 `make train-nano` rebuilds it from nothing: Hybrid Fine-Tuning on both modes, then Hybrid Group Policy
 Optimization (arXiv 2505.14631) with the settings of `lhrm_train/config.py`. `make eval-nano` repeats the
-evaluation below; raw rows, and the settings and versions of the run, are in `evaluation/`.
+evaluation below, but for the checkpoint before HGPO; `evaluation/` holds the raw rows and the settings and versions of
+the run.
 """
 
 
@@ -74,7 +77,8 @@ completions were cut), scored by equality with the reference. Free choice: think
 share of prompts where the free choice is the mode with the higher mean score; means within {measured.margin:g} go to
 the shorter mode. {shipped["failing_no_think"]:.1%} of the prompts fail in no-think (mean score under 0.5), and
 {shipped["no_think_violations"]:.2%} of the no-think outputs hold a tag or run longer than the reference + 4 tokens.
-The oracle always picks the better mode. Before HGPO the choice was uninformed: think rate
+The oracle always picks the better mode. Brackets are 95 % bootstrap intervals over questions, paired.
+Before HGPO the choice was uninformed: think rate
 {shipped["hft_think_rate"]:.2f}, Hybrid Accuracy {shipped["hft_hacc"]:.3f}. Tokens are completion tokens; a saving holds
 for this mix only.
 """

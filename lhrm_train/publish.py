@@ -16,8 +16,9 @@ from lhrm_train.atomic import replace_directory, write_json, write_text
 from lhrm_train.card import model_card
 from lhrm_train.checkpoint import is_checkpoint
 from lhrm_train.config import ConfigError, EvalConfig, RunConfig
-from lhrm_train.evaluate_suite import CONTEXTS, HFT_TEST, TEST, VALIDATION
-from lhrm_train.evaluation_report import DIFFICULTY, REPORT, truncated_share
+from lhrm_train.evaluate_suite import CONTEXTS, HFT_TEST, TEST, VALIDATION, folder_of
+from lhrm_train.evaluation_report import truncated_share
+from lhrm_train.measure import SETTINGS
 from lhrm_train.pipeline import RunFiles
 from lhrm_train.report import key_line, shown, summarise
 from lhrm_train.rows import read_rows
@@ -25,6 +26,8 @@ from lhrm_train.run_record import read_record
 from lhrm_train.suite_report import figures_of, report_text, write_report
 
 ROWS = (VALIDATION, TEST, CONTEXTS, HFT_TEST)
+# What must be equal for the figures of two runs to be compared.
+ALIKE = ("prompts", "samples", "validation_samples", "temperature", "max_new_tokens", "seed", "split")
 # Beside them: every run's figures, the settings of the shipped one, and the curves of its HGPO.
 RUNS, RUN, CURVES = "runs.json", "run.json", "hgpo.png"
 
@@ -73,6 +76,7 @@ def publish(runs: Sequence[Path], into: Path, config: RunConfig, *, adding: bool
     trained += [_finished(run, config.eval) for run in runs]
     _check_seeds(trained)
     candidates = [one for one in trained if isinstance(one, _Candidate)]
+    _check_measured_alike(candidates)
     best = max(candidates, key=lambda one: one.entry["validation_hacc"])
     replace_directory(into, lambda fresh: _write(fresh, best, trained, config.eval))
     return key_line(best.entry["figures"])
@@ -80,7 +84,6 @@ def publish(runs: Sequence[Path], into: Path, config: RunConfig, *, adding: bool
 
 def _finished(run: Path, config: EvalConfig) -> _Candidate:
     files, record = RunFiles(run), read_record(run)
-    write_report(files.rows, config)
     entry = {
         **{name: record["config"][name] for name in ("hft_seed", "hgpo_seed")},
         "shipped": False,
@@ -140,12 +143,25 @@ def _check_seeds(trained: Sequence[_Listed]) -> None:
         raise ConfigError(f"two runs have the seeds {twice[0]}: each may be listed once")
 
 
+def _check_measured_alike(candidates: Sequence[_Candidate]) -> None:
+    """Raise ConfigError where figures of two runs cannot be compared."""
+    first, *others = (one.record["config"]["eval"] for one in candidates)
+    for other in others:
+        for name in ALIKE:
+            if first[name] != other[name]:
+                raise ConfigError(f"eval.{name}: a run was measured with {first[name]}, another with {other[name]}")
+
+
 def _write(into: Path, best: _Candidate, trained: Sequence[_Listed], config: EvalConfig) -> None:
     evaluation = into / "evaluation"
     shutil.copytree(best.checkpoint, into, dirs_exist_ok=True, ignore=shutil.ignore_patterns("evaluation", "README.md"))
     evaluation.mkdir()
-    for name in (*ROWS, REPORT, DIFFICULTY):
+    for name in ROWS:
         shutil.copyfile(best.rows / name, evaluation / name)
+    settings = folder_of(evaluation / TEST)
+    settings.mkdir()
+    shutil.copyfile(folder_of(best.rows / TEST) / SETTINGS, settings / SETTINGS)
+    write_report(evaluation, config)
     shutil.copyfile(best.curves, evaluation / CURVES)
     for one in trained:
         if one is not best:

@@ -70,7 +70,7 @@ def demonstration_data(
     """Return what HFT learns from. Raises ConfigError or DataError naming the setting or the file and line."""
     if data.source == "suite":
         refuse_finite_settings(config)
-        return DemonstrationData(SuiteDemonstrations(tokenizer, config, seed), config)
+        return DemonstrationData(SuiteDemonstrations(tokenizer, config, seed, processes), config)
     kept, cleaning = clean(read_demonstrations(data), data)
     per_update = config.accumulation * processes
     mixture = Mixture(kept, tokenizer, config, seed, steps=0 if config.epochs else config.steps * per_update)

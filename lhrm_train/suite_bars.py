@@ -17,6 +17,7 @@ TOKENS = 0.50  # of always-think's; or
 ORACLE_GAP = 0.03  # the cut below the oracle's
 HACC, HACC_UPPER = 0.97, 0.96
 VIOLATIONS = 0.005
+LEAKS = "no-think outputs with a tag or too long"
 FAILING = 0.30  # share of the prompts that no-think fails, so that the mix is worth choosing on
 CONTEXT_LOSS = 0.02  # free choice in a conversation below the bare question
 CONTEXTS = ("system", "two turns")
@@ -39,7 +40,7 @@ def suite_bars(test: Sequence[Row], before: Sequence[Row], contexts: Sequence[Co
         _hacc("all", s.hacc, HACC),
         *([_hacc("levels 2 and up", summarise(upper, margin).hacc, HACC_UPPER)] if upper else []),
         _share("prompts failing in no-think", s.failing_no_think, f"at least {FAILING:.0%}", FAILING, most=False),
-        _share("no-think outputs with a tag or too long", s.no_think_violations, "at most .5 %", VIOLATIONS, most=True),
+        _share(LEAKS, s.no_think_violations, f"at most {VIOLATIONS:.1%}", VIOLATIONS, most=True),
         *(_context(variant, contexts) for variant in CONTEXTS),
         _context("eight turns", contexts, counts=False),
     ]
@@ -70,10 +71,11 @@ def _context(variant: str, rows: Sequence[ContextRow], *, counts: bool = True) -
 def context_loss(variant: str, rows: Sequence[ContextRow]) -> Interval:
     """Return the accuracy in `variant` minus that of the same bare questions, with its paired bootstrap interval.
 
-    NaN where no question has both.
+    NaN where no question has both. Raises ValueError when rows of one of them are missing.
     """
     bare, other = (sorted((r for r in rows if r.variant == name), key=lambda r: r.index) for name in ("bare", variant))
-    pairs = [(mean(b.scores), mean(o.scores)) for b, o in zip(bare, other, strict=False) if b.counts and o.counts]
+    both = zip(bare, other, strict=True) if other else ()
+    pairs = [(mean(b.scores), mean(o.scores)) for b, o in both if b.counts and o.counts]
     if not pairs:
         return Interval(np.nan, np.nan, np.nan)
     lost_P1 = np.array([[o - b] for b, o in pairs])

@@ -116,17 +116,19 @@ def test_prompts_are_shared_and_split_where_a_row_is_short():
         share_prompts([Sample([1], [3]), Sample([2], [3])], 2, 8)
 
 
+def scored(batch):
+    """Log-probabilities of the trained tokens, and the gradient of their sum."""
+    scorer = TokenScorer(tiny_llama())
+    logp = target_logprobs(scorer(batch), batch.target_M)
+    logp.sum().backward()
+    return logp.detach(), torch.cat([p.grad.flatten() for p in scorer.parameters()])
+
+
 def test_sharing_a_prompt_changes_no_log_probability_and_no_gradient():
     samples = [Sample([5, 6, 7], [8, 9]), Sample([5, 6, 7], [12, 13, 14]), Sample([5, 6, 7], [15])]
 
-    def of(batch):
-        scorer = TokenScorer(tiny_llama())
-        logp = target_logprobs(scorer(batch), batch.target_M)
-        logp.sum().backward()
-        return logp.detach(), torch.cat([p.grad.flatten() for p in scorer.parameters()])
-
-    alone, apart = of(collate(samples, [[0, 1, 2]], 16))
-    shared, together = of(collate_groups(share_prompts(samples, 3, 16), [[0]], 16))
+    alone, apart = scored(collate(samples, [[0, 1, 2]], 16))
+    shared, together = scored(collate_groups(share_prompts(samples, 3, 16), [[0]], 16))
     assert torch.allclose(alone, shared, atol=1e-4)
     assert torch.allclose(apart, together, atol=1e-3)
     assert apart.norm() > 1
@@ -156,14 +158,8 @@ def test_prompts_that_do_not_continue_each_other_are_not_nested(prompts):
 def test_nesting_turns_changes_no_log_probability_and_no_gradient():
     turns = [Sample([5, 6], [8, 9]), Sample([5, 6, 7, 3], [12, 13, 14]), Sample([5, 6, 7, 3, 2, 11], [15])]
 
-    def of(batch):
-        scorer = TokenScorer(tiny_llama())
-        logp = target_logprobs(scorer(batch), batch.target_M)
-        logp.sum().backward()
-        return logp.detach(), torch.cat([p.grad.flatten() for p in scorer.parameters()])
-
-    alone, apart = of(collate(turns, [[0, 1, 2]], 20))
-    nested, together = of(collate_groups([nest_prompts(turns)], [[0]], 20))
+    alone, apart = scored(collate(turns, [[0, 1, 2]], 20))
+    nested, together = scored(collate_groups([nest_prompts(turns)], [[0]], 20))
     assert torch.allclose(alone, nested, atol=1e-4)
     assert torch.allclose(apart, together, atol=1e-3)
     assert apart.norm() > 1

@@ -247,7 +247,7 @@ def test_the_report_says_how_it_scored_and_how_much_was_cut(tmp_path, every, sha
     asked = [replace(one, scorer="numeric") if one.reference == "3" else one for one in PROBLEMS]
     report = run(sampler, tmp_path, asked)
     assert (
-        "2 samples per mode at temperature 1, at most 40 new tokens, seed 20001; scored by exact (9), numeric (1)."
+        "2 samples per mode at temperature 1, at most 40 new tokens, seed 80001; scored by exact (9), numeric (1)."
         in report
     )
     assert f"Cut at 40 new tokens: {share}." in report

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from lhrm_train.__main__ import main
 from lhrm_train.config import ConfigError
 from lhrm_train.format import ChatTokenizer
 from lhrm_train.pipeline import run as run_pipeline
@@ -69,6 +70,28 @@ def test_a_run_is_added_beside_those_that_are_listed(runs, tmp_path, monkeypatch
     with pytest.raises(ConfigError, match="two runs have the seeds hft0-hgpo0"):
         publish([runs[0]], one_by_one, CONFIG, adding=True)
     assert contents(one_by_one) == contents(together)
+
+
+def test_runs_that_were_measured_otherwise_are_not_compared(runs, tmp_path):
+    into = tmp_path / "published"
+    publish([runs[1]], into, CONFIG)
+    record = json.loads((into / "evaluation" / "run.json").read_text())
+    record["config"]["eval"]["seed"] = 5
+    (into / "evaluation" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=f"eval.seed: a run was measured with 5, another with {CONFIG.eval.seed}"):
+        publish([runs[0]], into, CONFIG, adding=True)
+
+
+def test_the_command_adds(runs, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "lhrm_train.publish.publish", lambda *given, adding: asked.append((given[:2], adding)) or "done=1"
+    )
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # or it would start itself anew
+    for flags in ([], ["--add"]):
+        monkeypatch.setattr("sys.argv", ["lhrm-train", "publish", str(runs[0]), "--into", str(tmp_path), *flags])
+        main()
+    assert asked == [(([runs[0]], tmp_path), False), (([runs[0]], tmp_path), True)]
 
 
 def test_nothing_is_added_to_a_checkpoint_that_lists_no_runs(runs, tmp_path):

@@ -107,8 +107,22 @@ def test_early_rows_are_short_and_later_ones_have_long_conversations(tokenizer):
     assert (len(short[1]), short[2]) == (12, 100)
 
 
+def test_batches_around_the_change_of_row_length_are_the_same_wherever_one_begins(tokenizer):
+    config = HFTConfig(steps=20, rows=2, row_length=512)
+    whole = list(itertools.islice(SuiteDemonstrations(tokenizer, config, 0).batches(0), 20))
+    # Of 20 steps 9 are early; pools of four micro-batches begin early up to the third.
+    assert [batch.input_BT.shape for batch in whole] == [(4, 224)] * 12 + [(2, 512)] * 8
+    later = list(itertools.islice(SuiteDemonstrations(tokenizer, config, 0).batches(11), 3))
+    assert all(torch.equal(one.input_BT, other.input_BT) for one, other in zip(later, whole[11:14], strict=True))
+    # Two processes take twice as many micro-batches.
+    both = list(itertools.islice(SuiteDemonstrations(tokenizer, config, 0, 2).batches(0), 24))
+    assert [batch.input_BT.shape[1] for batch in both] == [224] * 20 + [512] * 4
+
+
 def test_of_a_conversation_as_many_turns_are_answered_as_fit():
     turns = [Sample([1] * (10 * turn), [2] * 7) for turn in (1, 2, 3)]
+    shorter = [Sample([1], [2]), *turns]
+    assert {answered_turns(shorter, 38, random.Random(i)).forks for i in range(20)} == {(30,), (1, 30)}
     rng = random.Random(0)
     assert answered_turns(turns, 36, rng) is None
     assert answered_turns(turns, 37, rng).forks == answered_turns(turns, 43, rng).forks == (30,)

@@ -27,7 +27,7 @@ def suite_sample(tokenizer: ChatTokenizer, item: mix.Item, mode: Mode) -> Sample
 
 
 def answered_turns(turns: Sequence[Sample], most: int, rng: random.Random) -> Group | None:
-    """Lay out one conversation: its last turn is answered, and of the others, in random order, as many as fit.
+    """Lay out one conversation: its last turn is answered, and others in random order until one does not fit.
 
     None where not even the last one fits `most` tokens.
     """
@@ -44,10 +44,11 @@ def answered_turns(turns: Sequence[Sample], most: int, rng: random.Random) -> Gr
 
 
 class SuiteDemonstrations:
-    """Micro-batches drawn from the suite's curriculum; no question is drawn twice on purpose."""
+    """Micro-batches of a run of `processes`, drawn from the curriculum; no question is drawn twice on purpose."""
 
-    def __init__(self, tokenizer: ChatTokenizer, config: HFTConfig, seed: int) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, config: HFTConfig, seed: int, processes: int = 1) -> None:
         self._tokenizer, self._config, self._seed = tokenizer, config, seed
+        self._micro_batches = config.steps * config.accumulation * processes
 
     def _shape(self, progress: float) -> tuple[int, int]:
         """Return the rows of a micro-batch and their length at `progress`: the same number of tokens, about."""
@@ -62,7 +63,7 @@ class SuiteDemonstrations:
         Raises ConfigError when no question fits a row.
         """
         rng = random.Random(f"hft-{self._seed}-{pool}")
-        progress = pool * POOL_BATCHES / (self._config.steps * self._config.accumulation)
+        progress = pool * POOL_BATCHES / self._micro_batches
         count, length = self._shape(progress)
         groups: list[Group] = []
         total = misses = 0
