@@ -28,6 +28,7 @@ async def test_decide_then_generate_is_what_the_engine_sees():
     assert generate.prompt_ids == (*decide.prompt_ids, TAGS.think)
     assert generate.priority < decide.priority
     assert decide.request_id != generate.request_id
+    assert (decide.keep, generate.keep, decide.session_id) == (True, False, generate.session_id)
     assert isinstance(events[0], Decided)
     assert isinstance(events[-1], Finished)
     assert (spelled(events, ReasoningDelta), spelled(events, AnswerDelta)) == ("Zwei plus drei, naïve 思考 🤔.", "5 ✓")
@@ -87,7 +88,7 @@ async def test_one_record_when_the_engine_fails(script, failure, decided):
     (record,) = rig.records
     assert (record.ended_by, record.failure) == (Ending.ERROR, failure)
     assert (record.decision is not None) == decided
-    assert rig.engine.active == 0
+    assert (rig.engine.active, rig.engine.held) == (0, set())
 
 
 async def test_one_record_when_the_engine_is_gone():
@@ -98,6 +99,7 @@ async def test_one_record_when_the_engine_is_gone():
     with pytest.raises(EngineDeadError):
         await anext(stream)
     assert [record.failure for record in rig.records] == [Failure.ENGINE_DEAD]
+    assert rig.engine.held == set()
 
 
 @pytest.mark.parametrize("script", [{"hang_decide": True}, {"hang_at": 0}, {"hang_at": 4}])
@@ -110,7 +112,7 @@ async def test_one_record_and_an_abort_when_the_caller_is_cancelled(script):
         await task
     (record,) = rig.records
     assert record.ended_by is Ending.ABORT
-    assert (rig.engine.active, rig.engine.aborted) == (0, 1)
+    assert (rig.engine.active, rig.engine.aborted, rig.engine.held) == (0, 1, set())
 
 
 @pytest.mark.parametrize("taken", [1, 2, 5])
@@ -119,10 +121,11 @@ async def test_one_record_and_an_abort_when_the_stream_is_closed(taken):
     async with aclosing(await rig.run()) as events:
         for _ in range(taken):
             await anext(events)
+        assert len(rig.engine.held) == (1 if taken == 1 else 0)
     (record,) = rig.records
     assert record.ended_by is Ending.ABORT
     assert record.counts.completion == taken - 1
-    assert rig.engine.active == 0
+    assert (rig.engine.active, rig.engine.held) == (0, set())
     # Nothing was asked of the engine after the decision when only that was taken.
     assert rig.engine.aborted == (0 if taken == 1 else 1)
 

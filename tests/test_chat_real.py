@@ -34,6 +34,9 @@ class Watched:
     async def healthy(self):
         return await self._engine.healthy()
 
+    async def release(self, session_id):
+        await self._engine.release(session_id)
+
     async def generate(self, request):
         ids = []
         self.calls.append((request, ids))

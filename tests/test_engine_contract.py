@@ -3,6 +3,8 @@
 import asyncio
 import math
 import re
+from contextlib import aclosing
+from itertools import count
 
 import pytest
 from conftest import NANO, collect, serve_on_socket
@@ -274,3 +276,169 @@ def test_a_grammar_that_cannot_be_compiled_is_refused_and_fails_alone(loop_threa
         generate(loop_thread, engine, asked(prompt, max_tokens=4, grammar=grammar))
     assert loop_thread.run(engine.healthy())
     assert ids_of(generate(loop_thread, engine, asked(prompt, max_tokens=2, allowed_token_ids=(40,)))) == [40] * 2
+
+
+# Two calls of one session, the second behind the first: the same answers, whatever the engine holds in between.
+
+NAMES = count()
+
+
+def decide(prompt, tags, session=None, **fields) -> GenerationRequest:
+    choices = (tags.think, tags.no_think)
+    sampling = Sampling(max_tokens=1, temperature=0.0, allowed_token_ids=choices, logprob_token_ids=choices)
+    return GenerationRequest(f"d{next(NAMES)}", prompt, sampling, priority=1, session_id=session, keep=True, **fields)
+
+
+def answer(prompt, session=None, **sampling) -> GenerationRequest:
+    return GenerationRequest(f"a{next(NAMES)}", prompt, Sampling(**sampling), session_id=session)
+
+
+def rows_of(deltas) -> list[set[int]]:
+    return [set(row) for delta in deltas for row in delta.logprobs or ()]
+
+
+WANTED = {
+    "plain": {"max_tokens": 40, "temperature": 0.0},
+    "one token": {"max_tokens": 1, "temperature": 0.0},
+    "stopped": {"max_tokens": 40, "temperature": 0.0, "stop_token_ids": (262,)},
+    "biased": {"max_tokens": 7, "temperature": 0.0, "logit_bias": {40: 100.0}},
+    "only one id": {"max_tokens": 7, "allowed_token_ids": (40,)},
+    "penalised": {"max_tokens": 20, "temperature": 0.0, "presence_penalty": 1.5, "repetition_penalty": 1.3},
+    "seeded": {"max_tokens": 20, "temperature": 1.0, "seed": 5},
+    "log-probabilities": {"max_tokens": 5, "temperature": 0.0, "top_logprobs": 2},
+    "of some ids": {"max_tokens": 5, "temperature": 0.0, "logprob_token_ids": (40, 41)},
+    "a grammar": {"max_tokens": 9, "temperature": 0.0, "grammar": Grammar("choice", '["maybe"]')},
+}
+
+
+@pytest.mark.parametrize("mode", ["think", "no_think"])
+@pytest.mark.parametrize("sampling", WANTED.values(), ids=WANTED.keys())
+def test_what_follows_a_kept_call_is_what_a_call_alone_gives(
+    loop_thread, engine, prompt, nano_tokenizer, sampling, mode
+):
+    tags = nano_tokenizer.tags
+    whole = (*prompt, tags.think if mode == "think" else tags.no_think)
+
+    async def in_a_session():
+        name = f"s{next(NAMES)}"
+        decided = await collect(engine.generate(decide(prompt, tags, name)))
+        answered = await collect(engine.generate(answer(whole, name, **sampling)))
+        await engine.release(name)
+        return decided, answered
+
+    decided, answered = loop_thread.run(in_a_session())
+    alone = loop_thread.run(collect(engine.generate(decide(prompt, tags))))
+    expected = loop_thread.run(collect(engine.generate(answer(whole, **sampling))))
+    assert ids_of(decided) == ids_of(alone)
+    assert decided[-1].stop_reason is StopReason.LENGTH
+    for tag, value in decided[0].logprobs[0].items():
+        assert alone[0].logprobs[0][tag] == pytest.approx(value, abs=0.03)
+    assert ids_of(answered) == ids_of(expected)
+    assert answered[-1].stop_reason is expected[-1].stop_reason
+    assert rows_of(answered) == rows_of(expected)
+
+
+@pytest.mark.parametrize("other", ["another prompt", "the same prompt", "another session"])
+def test_a_call_that_does_not_go_on_behind_the_kept_one_is_a_call_of_its_own(
+    loop_thread, engine, prompt, nano_tokenizer, other
+):
+    tags = nano_tokenizer.tags
+    ids = {"another prompt": (*prompt[:-3], 40, 41), "the same prompt": prompt}.get(other, (*prompt, tags.think))
+
+    async def both():
+        await collect(engine.generate(decide(prompt, tags, "kept")))
+        name = "other" if other == "another session" else "kept"
+        answered = await collect(engine.generate(answer(ids, name, max_tokens=12, temperature=0.0)))
+        await engine.release("kept")
+        return answered, await collect(engine.generate(answer(ids, max_tokens=12, temperature=0.0)))
+
+    answered, expected = loop_thread.run(both())
+    assert ids_of(answered) == ids_of(expected)
+
+
+def test_only_the_first_call_behind_a_kept_one_goes_on_from_it(loop_thread, engine, prompt, nano_tokenizer):
+    tags = nano_tokenizer.tags
+
+    async def several():
+        await collect(engine.generate(decide(prompt, tags, "several")))
+        calls = [answer((*prompt, tags.think), "several", max_tokens=20, temperature=0.0) for _ in range(4)]
+        answers = await asyncio.gather(*(collect(engine.generate(call)) for call in calls))
+        await engine.release("several")
+        return [ids_of(deltas) for deltas in answers]
+
+    answers = loop_thread.run(several())
+    assert answers == [answers[0]] * 4
+    assert len(answers[0]) > 3
+
+
+def test_a_release_ends_what_is_held_once_or_twice_or_where_nothing_is(loop_thread, engine, prompt, nano_tokenizer):
+    async def released():
+        await engine.release("never heard of")
+        for _ in range(100):
+            await collect(engine.generate(decide(prompt, nano_tokenizer.tags, "released")))
+            await engine.release("released")
+            await engine.release("released")
+        whole = (*prompt, nano_tokenizer.tags.no_think)
+        return await collect(engine.generate(answer(whole, "released", max_tokens=3, allowed_token_ids=(40,))))
+
+    # More often than the engine has places: a session that stayed would take one for ever.
+    assert ids_of(loop_thread.run(released())) == [40] * 3
+
+
+def test_closing_either_call_early_leaves_the_engine_serving(loop_thread, engine, prompt, nano_tokenizer):
+    tags = nano_tokenizer.tags
+
+    async def closed_early():
+        for name in (f"early{i}" for i in range(70)):
+            async with aclosing(engine.generate(decide(prompt, tags, name))) as deltas:
+                await anext(deltas)
+            call = answer((*prompt, tags.think), name, max_tokens=400, allowed_token_ids=(40,))
+            async with aclosing(engine.generate(call)) as deltas:
+                assert (await anext(deltas)).token_ids[0] == 40
+            await engine.release(name)
+        return await collect(engine.generate(answer(prompt, max_tokens=3, allowed_token_ids=(41,))))
+
+    assert ids_of(loop_thread.run(closed_early())) == [41] * 3
+
+
+def test_a_second_call_that_the_engine_refuses_fails_alone(loop_thread, engine, prompt, nano_tokenizer):
+    async def refused():
+        await collect(engine.generate(decide(prompt, nano_tokenizer.tags, "refused")))
+        with pytest.raises(EngineError):
+            await collect(engine.generate(answer((*prompt, 40), "refused", max_tokens=10**6)))
+        with pytest.raises(EngineError):
+            await collect(engine.generate(answer((*prompt, 10**6), "refused", max_tokens=1)))
+        await engine.release("refused")
+        return await collect(engine.generate(answer(prompt, max_tokens=3, allowed_token_ids=(41,))))
+
+    assert ids_of(loop_thread.run(refused())) == [41] * 3
+
+
+def test_many_sessions_at_once_do_not_mix_and_leave_room_for_others(loop_thread, engine, prompt, nano_tokenizer):
+    tags = nano_tokenizer.tags
+
+    async def session(number):
+        name = f"many{number}"
+        await collect(engine.generate(decide(prompt, tags, name)))
+        if number % 5 == 0:
+            await engine.release(name)
+        call = answer((*prompt, tags.think), name, max_tokens=10 + number % 7, allowed_token_ids=(40 + number % 50,))
+        deltas = await collect(engine.generate(call))
+        await engine.release(name)
+        return ids_of(deltas)
+
+    async def all_at_once():
+        return await asyncio.gather(*(session(number) for number in range(200)))
+
+    for number, ids in enumerate(loop_thread.run(all_at_once())):
+        assert ids == [40 + number % 50] * (10 + number % 7)
+
+
+def test_an_engine_that_closes_takes_what_it_holds_with_it(loop_thread, own_engine, prompt, nano_tokenizer):
+    async def closed():
+        await collect(own_engine.generate(decide(prompt, nano_tokenizer.tags, "held")))
+        await own_engine.close()
+        await own_engine.release("held")
+
+    loop_thread.run(closed())
+    assert not loop_thread.run(own_engine.healthy())

@@ -172,9 +172,12 @@ def test_a_killed_engine_process_fails_streams_and_is_noticed(loop_thread, nano_
     async def kill_mid_stream():
         stream = engine.generate(GenerationRequest("k", prompt, Sampling(max_tokens=900, allowed_token_ids=(40,))))
         await anext(stream)
+        held = GenerationRequest("h", prompt, Sampling(max_tokens=1), session_id="h", keep=True)
+        await collect(engine.generate(held))
         os.kill(process, signal.SIGKILL)
         with pytest.raises(EngineDeadError):
             await collect(stream)
+        await engine.release("h")
         with pytest.raises(EngineDeadError):
             await collect(engine.generate(GenerationRequest("l", prompt, Sampling(max_tokens=1))))
         return await engine.healthy()

@@ -72,6 +72,7 @@ class ChatPipeline:
                 raise
             finally:
                 self._ledger.write(meter.close())
+                await self._engine.release(job.facts.completion_id)
 
     def _choices(self, job: ChatJob, mode: Mode, meter: Meter) -> AsyncGenerator[Generated | ChoiceFinished, None]:
         """Run every choice, all at once."""
@@ -105,6 +106,7 @@ class ChatPipeline:
             sampling=Sampling(max_tokens=1, temperature=0.0, allowed_token_ids=choices, logprob_token_ids=choices),
             priority=DECIDE_PRIORITY,
             session_id=job.facts.completion_id,
+            keep=True,
         )
         logprobs: dict[int, float] | None = None
         async with aclosing(self._engine.generate(request)) as deltas:

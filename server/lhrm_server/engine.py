@@ -90,6 +90,8 @@ class GenerationRequest:
     """One sequence to generate. A lower `priority` is served first.
 
     The calls of one client request share a `session_id`, so that engines behind a router find the same prefix cache.
+    With `keep` the next call of the session goes on behind this prompt: an engine that can holds what it computed of
+    it until then, or until it is told to release the session.
     """
 
     request_id: str
@@ -97,6 +99,7 @@ class GenerationRequest:
     sampling: Sampling
     priority: int = 0
     session_id: str | None = None
+    keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,10 @@ class Engine(Protocol):
 
         Raises EngineError (this request failed) or EngineDeadError (the engine is gone).
         """
+        ...
+
+    async def release(self, session_id: str) -> None:
+        """Let go of what is held for the session, if anything is; never raises. Who says `keep` calls it in the end."""
         ...
 
     async def healthy(self) -> bool:

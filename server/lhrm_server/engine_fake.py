@@ -61,7 +61,8 @@ Scripted = Callable[[tuple[int, ...]], Script]
 class FakeEngine:
     """An Engine that follows a script, one for all prompts or a function of the prompt ids.
 
-    It keeps every request and counts those active (hanging among them), finished, failed and aborted by their caller.
+    It keeps every request and counts those active (hanging among them), finished, failed and aborted by their caller;
+    `held` are the sessions that it would keep a prefix for.
     Of a bias only what leaves no choice is followed: an id with 100 or more is all that is emitted.
     """
 
@@ -74,6 +75,7 @@ class FakeEngine:
         self._serving = False
         self._gone = asyncio.Event()
         self.requests: list[GenerationRequest] = []
+        self.held: set[str] = set()
         self.finished = 0
         self.failed = 0
         self.aborted = 0
@@ -108,6 +110,8 @@ class FakeEngine:
         self.requests.append(request)
         script = self.script(request.prompt_ids) if callable(self.script) else self.script
         self.active += 1
+        if request.session_id is not None:
+            (self.held.add if request.keep else self.held.discard)(request.session_id)
         finished = failed = False
         try:
             async with aclosing(self._play(request, script)) as deltas:
@@ -123,6 +127,10 @@ class FakeEngine:
             self.finished += finished
             self.failed += failed
             self.aborted += not (finished or failed)
+
+    async def release(self, session_id: str) -> None:
+        """Forget the session."""
+        self.held.discard(session_id)
 
     def _check(self, request: GenerationRequest) -> None:
         if self._gone.is_set() or not self._serving:

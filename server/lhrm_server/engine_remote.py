@@ -147,6 +147,9 @@ class RemoteEngine:
             self._doubt()
             raise
 
+    async def release(self, session_id: str) -> None:
+        """Do nothing: between two calls a server of completions holds nothing but its prefix cache."""
+
     async def healthy(self) -> bool:
         """Tell whether the server answers and serves this model; asked anew at most once a second."""
         async with self._health_lock:

@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +28,7 @@ from .engine import (
 )
 from .engine_output import EngineOutput
 from .parent_death import children_die_with_this_process
+from .vllm_sessions import Inputs, Sessions
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -92,6 +94,7 @@ class VllmEngine:
     def __init__(self, options: VllmOptions) -> None:
         self._options = options
         self._llm: AsyncLLM | None = None
+        self._sessions: Sessions | None = None
         self._info: EngineInfo | None = None
         self._defaults: Mapping[str, Any] = {}
         self._running: list[str] = []
@@ -132,6 +135,8 @@ class VllmEngine:
 
     def _load(self, output: EngineOutput) -> None:
         import vllm
+        from vllm.engine.protocol import StreamingInput
+        from vllm.inputs import tokens_input
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -145,6 +150,8 @@ class VllmEngine:
         self._defaults = {**model.get_diff_sampling_param(), **checkpoint_sampling(self._options.model_dir)}
         with children_die_with_this_process(), output.of_forked_children():
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+        cache, make = config.cache_config, Inputs(tokens_input, StreamingInput)
+        self._sessions = Sessions(self._llm, make, cache.num_gpu_blocks or 0, cache.block_size)
         self._info = EngineInfo(
             kind="vllm",
             version=vllm.__version__,
@@ -158,22 +165,24 @@ class VllmEngine:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[TokenDelta, None]:
         """Stream one sequence; closing the generator aborts it in the engine."""
-        llm = self._alive()
+        sessions = self._alive()
         params = self._sampling_params(request)
-        stream = llm.generate(
-            {"prompt_token_ids": list(request.prompt_ids)}, params, request.request_id, priority=request.priority
-        )
         self._running.append(request.request_id)
         try:
-            async for output in stream:
-                yield _delta(output, request.sampling)
+            async with aclosing(await sessions.outputs(request, params)) as outputs:
+                async for output in outputs:
+                    yield _delta(output, request.sampling)
         except EngineError:
             raise
         except Exception as exc:
             raise self._translated(exc, request.sampling) from exc
         finally:
             self._running.remove(request.request_id)
-            await stream.aclose()
+
+    async def release(self, session_id: str) -> None:
+        """End the request that is held for the session, if one is."""
+        if self._sessions is not None:
+            await self._sessions.release(session_id)
 
     async def healthy(self) -> bool:
         """Tell whether the engine process lives."""
@@ -186,15 +195,15 @@ class VllmEngine:
             return
         if not llm.errored:
             # Cancelling vLLM's output task alone would leave their readers waiting for ever.
-            await llm.abort(self._running.copy())
+            await llm.abort([*self._running, *(self._sessions.request_ids if self._sessions else ())])
         llm.shutdown()
         if self._sockets is not None:
             self._sockets.cleanup()
 
-    def _alive(self) -> AsyncLLM:
-        if self._llm is None or self._llm.errored:
+    def _alive(self) -> Sessions:
+        if self._llm is None or self._llm.errored or self._sessions is None:
             raise EngineDeadError("the vLLM engine is not running")
-        return self._llm
+        return self._sessions
 
     def _translated(self, exc: Exception, sampling: Sampling) -> EngineError:
         from vllm.exceptions import VLLMClientError
