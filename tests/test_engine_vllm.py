@@ -187,6 +187,26 @@ def test_a_killed_engine_process_fails_streams_and_is_noticed(loop_thread, nano_
     assert gone(process)
 
 
+def test_kept_calls_never_fill_the_cache_with_what_cannot_give_way(loop_thread, nano_tokenizer):
+    """Each prompt fills one block, each second call needs another one, and the cache has 39 of them."""
+    engine = VllmEngine(VllmOptions(NANO, (nano_tokenizer.turn_end_id,), cpu_kv_cache_bytes=4_000_000))
+    loop_thread.run(engine.start(), timeout=200)
+
+    async def session(number):
+        name, prompt = f"full{number}", tuple(range(40 + number, 72 + number))
+        decide = Sampling(max_tokens=1, allowed_token_ids=(40, 41))
+        await collect(engine.generate(GenerationRequest(f"d-{name}", prompt, decide, 1, name, keep=True)))
+        answer = Sampling(max_tokens=24, allowed_token_ids=(50,))
+        deltas = await collect(engine.generate(GenerationRequest(f"a-{name}", (*prompt, 45), answer, 0, name)))
+        return [i for delta in deltas for i in delta.token_ids]
+
+    async def all_at_once():
+        return await asyncio.gather(*(session(number) for number in range(120)))
+
+    assert loop_thread.run(all_at_once(), timeout=60) == [[50] * 24] * 120
+    loop_thread.run(engine.close())
+
+
 def test_a_checkpoint_that_vllm_cannot_load_is_one_error(loop_thread, nano_tokenizer, tmp_path: Path):
     shutil.copytree(NANO, tmp_path / "broken")
     config = json.loads((NANO / "config.json").read_text())

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 KV_SHARE = 2
-"""vLLM cannot preempt a session that waits for its second part. Of the KV cache at most one part in two is theirs, so
-that there is always a running request that gives way, or free room."""
+"""vLLM cannot preempt a session that waits for its second part, and stands still for ever once such sessions hold all
+blocks and each needs another one. At most one block in two is theirs: of the rest, running requests give way."""
 
 
 @dataclass(frozen=True)
