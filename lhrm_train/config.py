@@ -190,7 +190,7 @@ class HGPOConfig(Settings):
     grad_clip: Positive = 1.0
     row_length: Count = 320  # (9216) longest prompt and max_new_tokens
     micro_rows: Count = 36  # (1) packed rows per forward pass
-    generate_batch: Count = 64  # sequences sampled at once; a GPU takes more
+    generate_batch: Count = 128  # sequences sampled at once; a GPU takes more
     gradient_checkpointing: bool = False
     shard: bool = False  # split weights, gradients and AdamW's state over the processes (FSDP2)
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -228,7 +228,7 @@ class EvalConfig(Settings):
     context_questions: Count = 1000  # each in every context; a quarter of `samples`
     hft_samples: Count = 2  # per mode, for the checkpoint before HGPO
     validation_samples: Count = 4  # per mode, on half as many prompts
-    batch: Count = 64  # completions that are sampled together, without a server; a GPU takes more
+    batch: Count = 128  # completions that are sampled together, without a server; a GPU takes more
     chunk: Count = 32  # prompts between two writes; a killed evaluation loses at most one chunk
     concurrency: Count = 16  # requests at a server at once
     request_timeout_s: Positive = 600.0

@@ -58,15 +58,36 @@ class _HalfEnded(StoppingCriteria):
         return (ended.sum() * 2 >= len(ended)).expand(len(ended))
 
 
-def _complete(lm: PreTrainedModel, ids: Tensor, mask: Tensor, config: GenerationConfig, end: int) -> list[list[int]]:
+@dataclass(frozen=True)
+class _Started:
+    """Rows to complete: ids and mask (rows, width), and the keys and values of all their tokens but the last."""
+
+    ids: Tensor
+    mask: Tensor
+    cache: Any
+
+
+def _start(lm: PreTrainedModel, prompts: Sequence[Sequence[int]], samples: int, pad: int) -> _Started:
+    """Compute each prompt but for its last token once, for all of its `samples` neighbouring rows."""
+    ids, mask = _left_pad(prompts, pad, lm.device)
+    if samples == 1 or ids.shape[1] == 1:
+        return _Started(ids.repeat_interleave(samples, 0), mask.repeat_interleave(samples, 0), None)
+    known = mask[:, :-1]
+    positions = (known.cumsum(-1) - 1).clamp(min=0)
+    made = lm(input_ids=ids[:, :-1], attention_mask=known, position_ids=positions, use_cache=True, logits_to_keep=1)
+    made.past_key_values.batch_repeat_interleave(samples)
+    return _Started(ids.repeat_interleave(samples, 0), mask.repeat_interleave(samples, 0), made.past_key_values)
+
+
+def _complete(lm: PreTrainedModel, started: _Started, config: GenerationConfig, end: int) -> list[list[int]]:
     """Complete the rows of one batch, and drop those that ended from it whenever half of it did.
 
     Lengths differ much: most direct answers end after ten tokens, and the longest would compute all rows to its end.
     """
+    ids, mask, cache = started.ids, started.mask, started.cache
     width, limit = ids.shape[1], ids.shape[1] + (config.max_new_tokens or 0)
     out: list[list[int]] = [[] for _ in ids]
     rows = torch.arange(len(ids), device=ids.device)
-    cache: Any = None
     while len(rows):
         config.max_new_tokens = limit - ids.shape[1]
         made: Any = lm.generate(  # type: ignore[operator]
@@ -91,14 +112,16 @@ def generate(
     lm: PreTrainedModel,
     tokenizer: ChatTokenizer,
     prompts: Sequence[Sequence[int]],
+    samples: int,
     temperature: float,
     max_new_tokens: int,
     batch: int = 64,
     banned: Sequence[int] = (),
-) -> list[list[int]]:
-    """Complete every prompt; a completion ends with the end of turn or at `max_new_tokens`.
+) -> list[list[list[int]]]:
+    """Return `samples` completions of every prompt, which end with the end of turn or at `max_new_tokens`.
 
-    Ids in `banned` are never sampled. Temperature 0 is greedy. Randomness comes from torch's global generator.
+    About `batch` of them are made at once, at least all of one prompt. Ids in `banned` are never sampled. Temperature 0
+    is greedy. Randomness comes from torch's global generator.
     """
     end = tokenizer.turn_end_id
     config = GenerationConfig(
@@ -111,12 +134,14 @@ def generate(
         **({"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}),
     )
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    out: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        ids, mask = _left_pad([prompts[i] for i in chosen], end, lm.device)
-        for index, completed in zip(chosen, _complete(lm, ids, mask, copy(config), end), strict=True):
-            out[index] = completed
+    out: list[list[list[int]]] = [[] for _ in prompts]
+    together = max(1, batch // samples)
+    for start in range(0, len(order), together):
+        chosen = order[start : start + together]
+        started = _start(lm, [prompts[i] for i in chosen], samples, end)
+        completed = _complete(lm, started, copy(config), end)
+        for place, index in enumerate(chosen):
+            out[index] = completed[place * samples : (place + 1) * samples]
     return out
 
 
@@ -132,9 +157,8 @@ def generate_forced(
 ) -> list[list[list[int]]]:
     """Return `samples` completions per prompt with the tag of `mode` forced; the tag is not among the ids."""
     tag = tokenizer.tags.opening(mode)
-    repeated = [[*prompt, tag] for prompt in prompts for _ in range(samples)]
-    flat = generate(lm, tokenizer, repeated, temperature, max_new_tokens, batch)
-    return [flat[i * samples : (i + 1) * samples] for i in range(len(prompts))]
+    opened = [[*prompt, tag] for prompt in prompts]
+    return generate(lm, tokenizer, opened, samples, temperature, max_new_tokens, batch)
 
 
 @torch.no_grad()

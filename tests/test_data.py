@@ -1,12 +1,15 @@
+import random
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lhrm_train.attention import GROUPED, group_positions, grouped_attention
 from lhrm_train.data import Group, Sample, collate, collate_groups, nest_prompts, pack, share_prompts
 from lhrm_train.scorer import (
-    EAGER_BYTES,
-    LONGEST_EAGER_ROW,
+    GROUPED_BYTES,
+    LONGEST_GROUPED_ROW,
     SCORE_BYTES,
     TokenScorer,
     choose_attention,
@@ -50,9 +53,9 @@ def test_collate_by_hand():
     assert allowed[7].tolist() == [False] * 7 + [True]
 
 
-@pytest.mark.parametrize("longest", [0, 512], ids=["fused", "plain"])
+@pytest.mark.parametrize("longest", [0, 512], ids=["fused", "grouped"])
 def test_packing_changes_no_log_probability(longest, monkeypatch):
-    monkeypatch.setattr("lhrm_train.scorer.LONGEST_EAGER_ROW", longest)
+    monkeypatch.setattr("lhrm_train.scorer.LONGEST_GROUPED_ROW", longest)
     samples = [Sample([5, 6, 7], [8, 9]), Sample([10, 11], [12, 13, 14])]
     lm = tiny_llama()
     choose_attention(lm, torch.device("cpu"), 1, 12)
@@ -67,30 +70,63 @@ def test_packing_changes_no_log_probability(longest, monkeypatch):
     assert torch.allclose(together, torch.cat(alone), atol=1e-5)
 
 
-def test_attention_changes_no_log_probability(tmp_path):
-    batch = collate([Sample([5, 6, 7], [8, 9]), Sample([10, 11], [12, 13, 14])], [[0, 1]], 12)
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_attention_changes_neither_log_probabilities_nor_gradients(kv_heads, tmp_path):
+    rng = random.Random(0)
+    groups = [
+        Group([5, 6, 7, 8], ([9, 10], [11], [12, 13, 14]), (0, 1, 2), (2, 3, 4)),
+        Group([5, 6], ([7, 8, 9], [10, 11]), (3, 4)),
+        *(Group([rng.randrange(5, 60) for _ in range(n)], ([20, 21],), (n,)) for n in range(5, 25, 3)),
+    ]
+    batch = collate_groups(groups, [[0, 1, 2], [3, 4], [5, 6], [7], [8]], 40)
     found = {}
-    for length in (LONGEST_EAGER_ROW, LONGEST_EAGER_ROW + 1):
-        lm = tiny_llama()
+    for length in (LONGEST_GROUPED_ROW, LONGEST_GROUPED_ROW + 1):
+        lm = tiny_llama(kv_heads=kv_heads)
         choose_attention(lm, torch.device("cpu"), 1, length)
         for dtype in (None, torch.bfloat16):
-            with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
-                kind = lm.config._attn_implementation
-                found[kind, dtype] = target_logprobs(TokenScorer(lm)(batch), batch.target_M)
+            lm.zero_grad()
+            with torch.autocast("cpu", dtype, enabled=dtype is not None):
+                logprobs = target_logprobs(TokenScorer(lm)(batch), batch.target_M)
+            logprobs.sum().backward()
+            grads = torch.cat([p.grad.flatten() for p in lm.parameters()])
+            found[lm.config._attn_implementation, dtype] = logprobs.detach(), grads
         lm.save_pretrained(tmp_path)
         assert "attn" not in (tmp_path / "config.json").read_text().replace("attention", "")
-    assert torch.allclose(found["eager", None], found["sdpa", None], atol=1e-5)
-    assert torch.allclose(found["eager", torch.bfloat16], found["sdpa", torch.bfloat16], atol=2e-2)
+    for dtype, close in ((None, 1e-5), (torch.bfloat16, 2e-2)):
+        for mine, fused in zip(found[GROUPED, dtype], found["sdpa", dtype], strict=True):
+            assert (mine - fused).norm() <= close * fused.norm()
 
 
-def test_plain_attention_is_not_chosen_where_its_scores_fill_the_memory():
+def test_grouped_attention_is_not_chosen_where_its_scores_fill_the_memory():
     lm = tiny_llama()
-    scores = lm.config.num_attention_heads * lm.config.num_hidden_layers * LONGEST_EAGER_ROW**2
-    most = EAGER_BYTES // (SCORE_BYTES * scores)
-    choose_attention(lm, torch.device("cpu"), most + 1, LONGEST_EAGER_ROW)
+    scores = lm.config.num_attention_heads * lm.config.num_hidden_layers * LONGEST_GROUPED_ROW**2
+    most = GROUPED_BYTES // (SCORE_BYTES * scores)
+    choose_attention(lm, torch.device("cpu"), most + 1, LONGEST_GROUPED_ROW)
     assert lm.config._attn_implementation == "sdpa"
-    choose_attention(lm, torch.device("cpu"), most, LONGEST_EAGER_ROW)
-    assert lm.config._attn_implementation == "eager"
+    choose_attention(lm, torch.device("cpu"), most, LONGEST_GROUPED_ROW)
+    assert lm.config._attn_implementation == GROUPED
+
+
+def test_grouped_attention_is_not_chosen_for_windows_and_refuses_what_it_does_not_know():
+    lm = tiny_llama()
+    lm.config.sliding_window = 16
+    choose_attention(lm, torch.device("cpu"), 1, 12)
+    assert lm.config._attn_implementation == "sdpa"
+    some = torch.zeros(1, 1, 2, 4)
+    grouping = group_positions(collate([Sample([5], [6])], [[0]], 2), torch.float32)
+    with pytest.raises(ValueError, match="knows no softcap"):
+        grouped_attention(lm, some, some, some, None, 1.0, grouping=grouping, softcap=2.0)
+
+
+def test_without_groups_grouped_attention_is_that_of_torch():
+    lm = tiny_llama(kv_heads=1)
+    ids = torch.arange(5, 25).view(2, 10)
+    mask = torch.ones_like(ids)
+    mask[1, :4] = 0
+    expected = lm(input_ids=ids, attention_mask=mask).logits[:, 4:]
+    choose_attention(lm, torch.device("cpu"), 1, 12)
+    assert lm.config._attn_implementation == GROUPED
+    assert torch.allclose(lm(input_ids=ids, attention_mask=mask).logits[:, 4:], expected, atol=1e-5)
 
 
 def test_collate_groups_by_hand():

@@ -114,16 +114,15 @@ def _sampled(
 
     torch.manual_seed(derived_seed(sampling.seed, part[0].prompt))
     asked = [
-        encode_chat(tokenizer, (Message("system", SYSTEM), Message("user", prompt.prompt)), None)
-        for prompt in part
-        for _ in range(sampling.samples)
+        encode_chat(tokenizer, (Message("system", SYSTEM), Message("user", prompt.prompt)), None) for prompt in part
     ]
     # The rows of the tags are untrained, and would win over words.
     banned = astuple(tokenizer.tags)
-    drawn = generate(lm, tokenizer, asked, sampling.temperature, sampling.max_new_tokens, batch, banned)
+    drawn = generate(
+        lm, tokenizer, asked, sampling.samples, sampling.temperature, sampling.max_new_tokens, batch, banned
+    )
     rows = []
-    for number, prompt in enumerate(part):
-        own = drawn[number * sampling.samples : (number + 1) * sampling.samples]
+    for prompt, own in zip(part, drawn, strict=True):
         accepted, rejected = judged(prompt.prompt, own, tokenizer)
         row = {"prompt": prompt.prompt, "answers": accepted, "rejected": dict(rejected), "sampling": asdict(sampling)}
         rows.append(row)
