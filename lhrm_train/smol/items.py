@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from lhrm_train.smol.questions import lists, logic, measures, numbers, stories, tracking
-from lhrm_train.smol.questions.base import LEVELS, Draw, Kind
+from lhrm_train.smol.questions.base import KNOWN_LEVEL, LEVELS, Draw, Kind
 from lhrm_train.smol.verify import verify
 from lhrm_train.suite.mix import SPLITS, split_of
 
@@ -35,6 +35,7 @@ class Item:
 def items(seed: int, split: str, count: int, levels: Sequence[float]) -> list[Item]:
     """Return `count` items of `split`, no question twice, the kinds evenly and the levels by their weights.
 
+    The splits share no content; of `KNOWN_LEVEL`, whose content must have been seen, they share no text of a question.
     A kind and level whose questions are used up is left out from then on. Raises ItemError for an unknown split,
     for weights that are not one per level, and where all are used up before there are `count`.
     """
@@ -67,7 +68,8 @@ def _new(rng: random.Random, kind: Kind, level: int, split: str, seen: set[str])
     """Return a question of `split` that is not in `seen`, and note it there; None where none was found."""
     for _ in range(MOST_REPEATS):
         draw = kind.draw(rng, level)
-        if split_of(draw.key) == split and draw.question not in seen:
+        content = draw.question if level == KNOWN_LEVEL else draw.key
+        if split_of(content) == split and draw.question not in seen:
             seen.add(draw.question)
             return draw
     return None

@@ -16,15 +16,15 @@ class Mixture:
     # HFT: reasoning on all levels, direct answers where no steps are needed, other questions in each.
     think: int = 60_000
     think_levels: Levels = (0.12, 0.22, 0.33, 0.33)
-    direct: int = 24_000
-    direct_levels: Levels = (0.65, 0.35, 0.0, 0.0)
+    direct: int = 40_000
+    direct_levels: Levels = (0.7, 0.3, 0.0, 0.0)
     chat_answers: int = 8  # answers of the base to one everyday prompt, at most
     answer_repeats: int = 2  # of an answer where there are fewer; it counts behind another conversation
     chat_think_share: float = 0.06  # of them also with a short plan before, so that think mode can chat
     given_repeats: int = 4  # of a greeting or a question about the model itself, each behind another conversation
     # HGPO, and what reports are made on.
     problems: int = 9_600
-    problem_levels: Levels = (0.25, 0.25, 0.25, 0.25)
+    problem_levels: Levels = (0.4, 0.2, 0.2, 0.2)
     chat_share: float = 0.2  # everyday prompts among HGPO's; each stands there several times
     validation: int = 600
     test: int = 1_760

@@ -116,10 +116,14 @@ def _vowel_count(question: str) -> Number:
     return len(re.findall("[aeiou]", re.findall(r'"([a-z]+)"', question)[0]))
 
 
+def category_in(question: str) -> str:
+    """Return the category of things that `question` asks for."""
+    return next(name for name in CATEGORIES if re.search(rf"(many|the) {name}\b", question))
+
+
 def _category_count(question: str) -> Number:
     things = re.findall(r"(\d+) ([a-z]+)", question)
-    asked = next(name for name in CATEGORIES if re.search(rf"(many|the) {name}\b", question))
-    return sum(int(count) for count, thing in things if thing in CATEGORIES[asked])
+    return sum(int(count) for count, thing in things if thing in CATEGORIES[category_in(question)])
 
 
 def _count_true(question: str) -> Number:

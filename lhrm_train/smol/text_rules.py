@@ -69,6 +69,13 @@ def _backwards(question: str, trace: str, answer: str) -> str | None:
     return _is(word[::-1], answer)
 
 
+def _letters_backwards(question: str, trace: str, answer: str) -> str | None:
+    word = re.findall(r'"([a-z]+)"', question)[0]
+    if _spelled(trace.partition(".")[0]) != word:
+        return "wrong spelling"
+    return _is(", ".join(reversed(word)), answer)
+
+
 def _picked(trace: str, items: list[str], order: Callable[[list[str]], str]) -> str | None:
     """Check that every step picks the first of the items that are left."""
     left = list(items)
@@ -171,6 +178,7 @@ TEXT_RULES: Mapping[str, Rule] = MappingProxyType(
         "date_after": _date_after,
         "time_after": _time_after,
         "backwards": _backwards,
+        "letters_backwards": _letters_backwards,
         "sort_up": _sort_numbers(1),
         "sort_down": _sort_numbers(-1),
         "sort_words": _sort_words,

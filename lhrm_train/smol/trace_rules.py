@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from lhrm_train.smol.questions.words import CATEGORIES
-from lhrm_train.smol.rules import NO_LEAP_YEAR, claim_holds, numbers_in, unit_factor
+from lhrm_train.smol.rules import NO_LEAP_YEAR, category_in, claim_holds, numbers_in, unit_factor
 
 TraceRule = Callable[[str, str], str | None]
 
@@ -50,8 +50,10 @@ def _above(question: str, trace: str) -> str | None:
 def _verdicts(question: str, trace: str) -> str | None:
     claims = re.findall(r"\(\d+\) ([^.]+)\.", question) or [question]
     true = ["true" if claim_holds(claim) else "false" for claim in claims]
-    said = re.findall(r": (\w+)\.", trace)
-    return None if said == true else f"wrong verdicts {said}"
+    said = re.findall(r": (true|false)(?: \((\d+)\))?\.", trace)
+    if [verdict for verdict, _ in said] != true:
+        return f"wrong verdicts {said}"
+    return _counted(said, lambda verdict: verdict == "true" and len(claims) > 1)
 
 
 def _kth(question: str, trace: str) -> str | None:
@@ -64,10 +66,11 @@ def _kth(question: str, trace: str) -> str | None:
 
 
 def _category(question: str, trace: str) -> str | None:
-    name, _, listed = trace.removeprefix("The ").partition(".")[0].partition(": ")
-    mine = [pair for pair in re.findall(r"(\d+) ([a-z]+)", question) if pair[1] in CATEGORIES.get(name, ())]
-    said = re.findall(r"(\d+) ([a-z]+)", listed)
-    return None if mine and said == mine else f"wrong list {listed!r}"
+    mine = CATEGORIES[category_in(question)]
+    things = re.findall(r"(\d+) ([a-z]+)", question)
+    said = re.findall(r"(\d+) ([a-z]+): (yes|no)", trace)
+    expected = [(count, thing, "yes" if thing in mine else "no") for count, thing in things]
+    return None if said == expected else f"wrong verdicts {said}"
 
 
 def _months(question: str, trace: str) -> str | None:

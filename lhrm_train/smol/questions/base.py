@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 LEVELS = (1, 2, 3, 4)  # 1 can be answered directly; 3 and 4 need steps
+KNOWN_LEVEL = 1  # its answers are known by heart or not at all, such as products of the times tables
 
 ScorerName = Literal["numeric", "exact"]
 

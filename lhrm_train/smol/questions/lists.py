@@ -49,6 +49,11 @@ BACKWARDS = (
     'Spell "{word}" in reverse.',
     'What is "{word}" read from right to left?',
 )
+LETTERS_BACKWARDS = (
+    'Name the letters of "{word}" from the last to the first, with commas.',
+    'Spell "{word}" in reverse, letter by letter, with commas.',
+    'List the letters of the word "{word}" from right to left, with commas.',
+)
 SORT_UP = (
     "Sort these numbers from smallest to largest: {list}",
     "Put {list} in increasing order.",
@@ -71,15 +76,16 @@ KTH = Template(
     ("The {ordinal} is {answer}.",),
 )
 LENGTHS = {1: (3, 4), 2: (5, 6), 3: (7, 8), 4: (9, 12)}
+BACKWARDS_LENGTHS = {1: (3, 4), 2: (5, 5), 3: (6, 6), 4: (7, 8)}
+LETTERS_SHARE = 0.7  # of the words backwards; whole ones end in pieces of words that nobody has read
 
 
-def _word(rng: random.Random, level: int) -> str:
-    low, high = LENGTHS[level]
+def _word(rng: random.Random, low: int, high: int) -> str:
     return rng.choice([word for word in WORDS if low <= len(word) <= high])
 
 
 def _letters(rng: random.Random, level: int) -> Draw:
-    word = _word(rng, level)
+    word = _word(rng, *LENGTHS[level])
     if level == 4:
         return _vowels(rng, word)
     letter = max(rng.sample(word, 2), key=word.count) if rng.random() < 0.85 else rng.choice("aeinrst")
@@ -100,9 +106,13 @@ def _vowels(rng: random.Random, word: str) -> Draw:
 
 
 def _backwards(rng: random.Random, level: int) -> Draw:
-    word = _word(rng, level)
-    trace = f"Spelled: {', '.join(word)}. From the end: {', '.join(reversed(word))}. {closing(rng, word[::-1])}"
-    return Draw("backwards", f"backwards {word}", rng.choice(BACKWARDS).format(word=word), trace, word[::-1], "exact")
+    word = _word(rng, *BACKWARDS_LENGTHS[level])
+    spelled, reverse = f"Spelled: {', '.join(word)}.", ", ".join(reversed(word))
+    if rng.random() < LETTERS_SHARE:
+        trace, question = f"{spelled} {closing(rng, reverse)}", rng.choice(LETTERS_BACKWARDS)
+        return Draw("letters_backwards", f"letters {word}", question.format(word=word), trace, reverse, "exact")
+    trace, question = f"{spelled} From the end: {reverse}. {closing(rng, word[::-1])}", rng.choice(BACKWARDS)
+    return Draw("backwards", f"backwards {word}", question.format(word=word), trace, word[::-1], "exact")
 
 
 def _objects(rng: random.Random, level: int) -> Draw:
@@ -116,12 +126,14 @@ def _objects(rng: random.Random, level: int) -> Draw:
     rng.shuffle(things)
     counts = {thing: rng.randint(2, (9, 9, 15, 25)[level - 1]) for thing in things}
     listed = [f"{counts[thing]} {thing}" for thing in things]
-    mine = [thing for thing in things if thing in wanted]
-    steps = [f"The {category}: {', '.join(f'{counts[thing]} {thing}' for thing in mine)}."]
-    total = counts[mine[0]]
-    for thing in mine[1:]:
-        steps.append(f"{add(total, counts[thing])}.")
-        total += counts[thing]
+    steps, total = [], 0
+    for thing in things:
+        count = counts[thing]
+        if thing not in wanted:
+            steps.append(f"{count} {thing}: no.")
+            continue
+        steps.append(f"{count} {thing}: yes, {add(total, count) if total else count}.")
+        total += count
     fields = {"name": rng.choice(NAMES), "category": category, "list": _and(listed)}
     return ask(rng, THINGS, fields, (category, *sorted(listed)), steps, total)
 

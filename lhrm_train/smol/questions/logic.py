@@ -31,18 +31,17 @@ ANY = (
 def _taller(rng: random.Random, level: int) -> Draw:
     people = rng.sample(NAMES, level + 1)  # from most to least
     more, less, most, least = rng.choice(SCALES)
-    pairs = [
-        f"{a} is {more} than {b}." if rng.random() < 0.6 else f"{b} is {less} than {a}." for a, b in pairwise(people)
-    ]
+    pairs = list(pairwise(people))
     rng.shuffle(pairs)
+    told = [f"{a} is {more} than {b}." if rng.random() < 0.6 else f"{b} is {less} than {a}." for a, b in pairs]
     places = [(0, f"the {most}"), (len(people) - 1, f"the {least}")]
     if level >= 3:
         places += [(1, f"the second {most}"), (len(people) - 2, f"the second {least}")]
     place, asked = rng.choice(places)
     answer = people[place]
-    steps = [f"{a} is {more} than {b}." for a, b in pairwise(people)]
+    steps = [f"{a} is {more} than {b}." for a, b in pairs]
     steps.append(f"From {most} to {least}: {', '.join(people)}.")
-    said = " ".join(pairs)
+    said = " ".join(told)
     question = f"{said} Who is {asked}?" if rng.random() < 0.7 else f"Who is {asked}? {said}"
     trace = " ".join([*steps, closing(rng, answer)])
     return Draw("order", f"order {most} {people} {place}", question, trace, answer, "exact")
@@ -50,9 +49,9 @@ def _taller(rng: random.Random, level: int) -> Draw:
 
 def _claim(rng: random.Random, level: int) -> tuple[str, str, bool]:
     """Draw a claim about numbers: its text, its check in a few words, whether it is true."""
-    shape = rng.choice(("larger", "smaller", "even", "odd", "sum", "multiple"))
+    shape = rng.choice(("larger", "smaller", "even", "odd", "sum", *(("multiple",) if level > 1 else ())))
     top = 30 if level < 3 else 99
-    a, b = rng.sample(range(2, top), 2)
+    a, b = rng.sample(range(2, 13 if shape == "sum" and level == 1 else top), 2)
     if shape in ("larger", "smaller"):
         return f"{a} is {shape} than {b}", f"{a} and {b}", a > b if shape == "larger" else a < b
     if shape in ("even", "odd"):
@@ -82,7 +81,10 @@ def _truth(rng: random.Random, level: int) -> Draw:
         return Draw("claim", f"claim {text}", rng.choice(ONE).format(claim=text), trace, answer, "exact")
     listed, steps, true = _claims(rng, level, level + rng.randint(0, 1))
     if level >= 3 or rng.random() < 0.3:
-        return ask(rng, COUNT_TRUE, {"list": listed}, (listed,), steps, sum(true))
+        counted = [
+            f"{step[:-1]} ({sum(true[: i + 1])})." if true[i] else step for i, step in enumerate(steps)
+        ]  # a running number behind each that is true
+        return ask(rng, COUNT_TRUE, {"list": listed}, (listed,), counted, sum(true))
     every = rng.random() < 0.5
     answer = "yes" if (all(true) if every else any(true)) else "no"
     trace = " ".join([*steps, closing(rng, answer)])

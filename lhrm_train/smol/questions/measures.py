@@ -25,6 +25,7 @@ UNITS = (
     ("pounds", "ounces", 16),
     ("years", "months", 12),
 )
+HARD_FACTORS = (16, 24)  # whose multiples few know by heart
 CONVERT = Template(
     "convert",
     (
@@ -116,7 +117,7 @@ CLOCK_BETWEEN = Template(
 
 
 def _units(rng: random.Random, level: int) -> Draw:
-    large, small, factor = rng.choice(UNITS)
+    large, small, factor = rng.choice([unit for unit in UNITS if level > 1 or unit[2] not in HARD_FACTORS])
     name = rng.choice(NAMES)
     n = rng.randint(2 if level < 4 else 3, (9, 40, 12, 15)[level - 1])
     fields: dict[str, object] = {"large": large, "small": small, "n": n, "name": name}
@@ -155,10 +156,13 @@ def _plain(
 
 
 def _weeks(n: int) -> str:
-    weeks, rest = divmod(n, 7)
-    if not weeks:
-        return f"{n} days are less than a week."
-    return f"{n} = {weeks} * 7 + {rest}, so only {rest} {'day counts' if rest == 1 else 'days count'}."
+    """Say what is left of `n` days without whole weeks, ten of them first."""
+    steps = []
+    for weeks in (n // 70 * 10, n % 70 // 7):
+        if weeks:
+            steps.append(f"{weeks} * 7 = {weeks * 7}, {subtract(n, weeks * 7)}.")
+            n -= weeks * 7
+    return " ".join([*steps, f"So {n} {'day counts' if n == 1 else 'days count'}."])
 
 
 def _walk(day: int, move: int) -> tuple[str, int]:
@@ -259,9 +263,13 @@ def _minutes_between(rng: random.Random, hour: int, level: int, fields: dict[str
     start = 60 * min(hour, 15) + rng.randint(10, 55)
     end = start + rng.randint(61, 179 if level == 3 else 400)
     to_hour = 60 - start % 60
-    hours, rest = end // 60 - start // 60 - 1, end % 60
-    steps = [f"To the next full hour: 60 - {start % 60} = {to_hour}.", f"{hours} full hours: {multiply(hours, 60)}."]
-    steps.append(f"{rest} minutes more: {to_hour} + {hours * 60} + {rest} = {end - start}.")
+    first, last, rest = start // 60 + 1, end // 60, end % 60
+    whole = 60 * (last - first)
+    steps = [
+        f"To {first}:00: {subtract(60, start % 60)}.",
+        f"To {last}:00: {subtract(last, first)}, {multiply(last - first, 60)}.",
+        f"Together {add(to_hour, whole)}, and {add(to_hour + whole, rest)}.",
+    ]
     fields |= {"time": _time(start), "other": _time(end)}
     return ask(rng, CLOCK_BETWEEN, fields, (start, end), steps, end - start)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import random
 from itertools import pairwise
 
@@ -134,25 +135,22 @@ def _part(n: int, p: int) -> tuple[str, int]:
     """Return the working and the value of p% of n, which must be whole."""
     if n % 100 == 0:
         return f"1% of {n} is {n // 100}, and {multiply(n // 100, p)}", n * p // 100
-    if 100 % p == 0:
-        return f"{p}% is 1/{100 // p}, and {divide(n, 100 // p)}", n * p // 100
-    return f"{n} * {p} / 100 = {n * p} / 100 = {n * p // 100}", n * p // 100
+    shared = math.gcd(100, p)
+    x, y = p // shared, 100 // shared
+    working = f"{p}% is {x}/{y}, and {divide(n, y)}"
+    return f"{working}, {multiply(n // y, x)}" if x > 1 else working, n * p // 100
 
 
 def _whole(rng: random.Random, p: int, top: int) -> int:
     """Draw a number up to about `top` of which p% is whole."""
-    step = 100 // _common(100, p)
+    step = 100 // math.gcd(100, p)
     return step * rng.randint(2, max(3, top // step))
-
-
-def _common(a: int, b: int) -> int:
-    return a if not b else _common(b, a % b)
 
 
 def _percent(rng: random.Random, level: int) -> Draw:
     name, (_, xs) = rng.choice(NAMES), rng.choice(THINGS)
     p = rng.choice(EASY_PERCENTS[level])
-    n = _whole(rng, p, (200, 300, 600, 400)[level - 1])
+    n = _whole(rng, p, (100, 300, 400, 400)[level - 1])
     fields: dict[str, object] = {"name": name, "xs": xs, "p": p, "n": n}
     working, part = _part(n, p)
     if level <= 2:
@@ -218,7 +216,8 @@ def _sequence(rng: random.Random, level: int) -> Draw:
         if level == 2 and rng.random() < 0.5:
             values.reverse()
             values = [value + step for value in values]
-        steps = [f"From one to the next it is {_signed(values[1] - values[0])}."]
+        less, more = sorted(values[-3:-1])
+        steps = [f"{subtract(more, less)}: {step} {'more' if values[-1] > less else 'less'} each time."]
     elif level == 3 and rng.random() < 0.5:
         start, factor = rng.randint(1, 9), rng.randint(2, 4)
         values = [start * factor**i for i in range(5)]
@@ -246,10 +245,6 @@ def _growing(rng: random.Random, start: int, level: int) -> tuple[list[int], lis
 
 def _listed(values: list[int]) -> dict[str, object]:
     return {"list": ", ".join(map(str, values[:-1]))}
-
-
-def _signed(value: int) -> str:
-    return f"{'+' if value > 0 else '-'} {abs(value)}"
 
 
 KINDS = (

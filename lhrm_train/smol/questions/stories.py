@@ -231,12 +231,12 @@ def _sharing(rng: random.Random, level: int) -> Draw:
     n, m, extra = rng.randint(3, 9), rng.randint(6, 19), rng.randint(2, 19)
     k = rng.randint(3, 9)
     total = n * m + extra
-    steps = [
-        f"In the {boxes}: {multiply(n, m)}.",
-        f"All: {add(n * m, extra)}.",
-        f"Each gets {total // k}, which uses {multiply(k, total // k)}.",
-        f"Left over: {subtract(total, total - total % k)}.",
-    ]
+    steps = [f"In the {boxes}: {multiply(n, m)}.", f"All: {add(n * m, extra)}."]
+    left = total
+    for each in (total // k // 10 * 10, total // k % 10):
+        if each:
+            steps.append(f"Of {left}: {multiply(k, each)}, {subtract(left, k * each)}.")
+            left -= k * each
     return ask(rng, LEFT_OVER, {**fields, "k": k, "n": n, "m": m, "extra": extra}, (n, m, extra, k), steps, total % k)
 
 
@@ -251,7 +251,6 @@ def _rates(rng: random.Random, level: int) -> Draw:
         fields |= {"v": v, "t": t}
         return ask(rng, DISTANCE, fields, (v, t), (f"{v} km each hour, {t} hours: {multiply(v, t)}.",), v * t)
     if level == 2:
-        t = rng.randint(2, 14)
         fields |= {"d": v * t, "v": v}
         steps = [f"{v} km take one hour.", f"{v * t} / {v} = {t}, because {multiply(t, v)}."]
         return ask(rng, DURATION, fields, (v * t, v), steps, t)
@@ -259,7 +258,7 @@ def _rates(rng: random.Random, level: int) -> Draw:
         fields |= {"v": v, "t": t, "w": w, "u": u}
         steps = [f"First {multiply(v, t)} km.", f"Then {multiply(w, u)} km.", f"In all {add(v * t, w * u)} km."]
         return ask(rng, LEGS, fields, (v, t, w, u), steps, v * t + w * u)
-    v, w, t = rng.randint(6, 60), rng.randint(6, 60), rng.randint(3, 19)
+    v, w = rng.randint(6, 60), rng.randint(6, 60)
     total = v + w
     fields |= {"v": v, "w": w, "d": total * t}
     steps = [f"Together they do {add(v, w)} in one.", f"{total * t} / {total} = {t}, because {multiply(t, total)}."]
@@ -271,8 +270,8 @@ def _compare(rng: random.Random, level: int) -> Draw:
     _, xs = rng.choice(THINGS)
     fields: dict[str, object] = {"xs": xs, **dict(zip(("name", "other", "third", "fourth"), names, strict=True))}
     if level == 1:
-        b = rng.randint(1, 30)
-        a = b + rng.randint(1, 30)
+        b = rng.randint(1, 12)
+        a = b + rng.randint(1, 12)
         fields |= {"a": a, "b": b}
         return ask(rng, DIFFERENCE, fields, (a, b), (f"{names[0]} {a}, {names[1]} {b}: {subtract(a, b)}.",), a - b)
     a, b = rng.randint(4, 60), rng.randint(2, 40)
@@ -309,7 +308,7 @@ def _compare(rng: random.Random, level: int) -> Draw:
 def _average(rng: random.Random, level: int) -> Draw:
     name = rng.choice(NAMES)
     count = (2, 3, 4, 5)[level - 1]
-    mean = rng.randint(5, (15, 25, 60, 60)[level - 1])
+    mean = rng.randint(5, (12, 25, 60, 60)[level - 1])
     values = [mean] * count
     for i in range(count - 1):
         shift = rng.randint(1, max(1, mean // 3))

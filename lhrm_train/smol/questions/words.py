@@ -70,6 +70,23 @@ WORDS = tuple(
     medicine millimetre motorcycle mushroom newspaper orchestra pineapple population restaurant satellite
     strawberry successful telephone television tomorrow toothbrush umbrella university vegetable waterfall
     wonderful assessment bookkeeper connection independent possession raspberry
+    ant ape axe bag bat bed bow box boy bug bun cab can car dew dot ear elf eye fig fin fox fur gem gum guy hen hut ink
+    inn jam jaw kid lab leg lid log man mat mud mug nut oar oil pan paw pea pet pie pin pot ray rib rod saw sea shy sky
+    spy tap tie tin toe toy tub urn vet wax yak zoo arch atom aunt baby band bank barn bath bean beef bike boot bowl
+    bush cage cake calf cane cart cave city clay club coal code cork crab crow cube deer dish dock dove dusk dust edge
+    face fact film fire flag foam fork game gift goat hall harp hawk heat herb hero hole hood hook horn jazz kiwi knee
+    knot lace lane lawn lime lion lock loop mask maze menu mint moss moth nail neck note oven page palm path peak pear
+    pine pipe plum poem pump rail ramp reef root rope rose ruby sail seal silk skin slug soap sofa soup swan tail tank
+    tide tile tire toad tool tram tray tube vase vest wasp wave whale actor album alley angel arrow attic bacon badge
+    bagel berry blade board brain brick bride broom cabin cable camel canoe cedar cello chalk chess chief choir clock
+    clown coast coral couch crane cream creek crowd crown curve diary ditch drain dream dress drill fairy fence ferry
+    flame fleet flour frost fruit ghost giant glove goose grain grass guest habit heart hedge hotel hound igloo jewel
+    judge label layer lever llama lobby lunch maple medal melon metal model motor nurse olive onion opera organ otter
+    owner paint panda pasta peach pearl pedal phone piano pilot pizza plant plate plaza porch prize puppy quilt radio
+    ranch razor robin robot rodeo ruler salad scarf scout shark sheet shelf shell shirt skirt skate slope smile smoke
+    snack snail snake spade spark spice spoon squad stage stamp steam stone stool storm stove straw sugar swamp sword
+    teeth tiger toast torch towel tower track trail train truck trunk tulip vault video villa viola violin wagon waist
+    watch wheat wheel woman wrist
     """.split()
 )
 
