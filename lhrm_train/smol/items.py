@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from lhrm_train.smol.questions import lists, logic, measures, numbers, stories, tracking
+from lhrm_train.smol.questions import gym, lists, logic, measures, numbers, stories, tracking
 from lhrm_train.smol.questions.base import KNOWN_LEVEL, LEVELS, Draw, Kind
 from lhrm_train.smol.verify import verify
 from lhrm_train.suite.mix import SPLITS, split_of
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
-    {kind.name: kind for module in (stories, numbers, measures, lists, logic, tracking) for kind in module.KINDS}
+    {kind.name: kind for module in (stories, numbers, measures, lists, logic, tracking, gym) for kind in module.KINDS}
 )
 # Draws in a row that gave nothing new; a kind and level whose split is that small counts as used up.
 MOST_REPEATS = 400

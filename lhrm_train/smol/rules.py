@@ -154,6 +154,24 @@ def _stock(question: str) -> Number:
     return value
 
 
+def _legs(question: str) -> Number:
+    return sum(count * legs for count, _, legs in animals_in(question))
+
+
+def animals_in(question: str) -> list[tuple[int, str, int]]:
+    """Return number, name and legs of the animals in a question of reasoning-gym's leg_counting."""
+    from reasoning_gym.arithmetic.leg_counting import ANIMALS
+
+    found = re.findall(r"(\d+) ([a-z ]+)", question)
+    named = [(int(count), name if name in ANIMALS else name.removesuffix("s")) for count, name in found]
+    return [(count, name, ANIMALS[name]) for count, name in named]
+
+
+def _text_letters(question: str) -> Number:
+    letter, text = re.findall(r'"([^"]+)"', question)
+    return text.lower().count(letter)
+
+
 def _kth(question: str) -> Number:
     place = ("second smallest", "third smallest", "fourth smallest", "fifth smallest")
     k = next((i for i, name in enumerate(place, 1) if name in question), 0)
@@ -209,5 +227,8 @@ NUMBER_RULES: Mapping[str, Callable[[str], Number]] = MappingProxyType(
         "count_true": _count_true,
         "stock": _stock,
         "kth": _kth,
+        "chain_sum": _expression,
+        "leg_counting": _legs,
+        "letter_counting": _text_letters,
     }
 )

@@ -58,11 +58,11 @@ def _time_after(question: str, trace: str, answer: str) -> str | None:
 
 
 def _spelled(text: str) -> str:
-    return "".join(re.findall(r"\b[a-z]\b", text))
+    return "".join(re.findall(r"\b[A-Za-z]\b", text))
 
 
 def _backwards(question: str, trace: str, answer: str) -> str | None:
-    word = re.findall(r'"([a-z]+)"', question)[0]
+    word = re.findall(r'"([A-Za-z]+)"', question)[0]
     forwards, _, rest = trace.removeprefix("Spelled: ").partition(". From the end: ")
     if _spelled(forwards) != word or _spelled(rest.partition(".")[0]) != word[::-1]:
         return "wrong spelling"
@@ -74,6 +74,10 @@ def _letters_backwards(question: str, trace: str, answer: str) -> str | None:
     if _spelled(trace.partition(".")[0]) != word:
         return "wrong spelling"
     return _is(", ".join(reversed(word)), answer)
+
+
+def _gym_backward(question: str, trace: str, answer: str) -> str | None:
+    return _backwards(f'"{question.rpartition(": ")[2]}"', trace, answer)
 
 
 def _picked(trace: str, items: list[str], order: Callable[[list[str]], str]) -> str | None:
@@ -179,6 +183,7 @@ TEXT_RULES: Mapping[str, Rule] = MappingProxyType(
         "time_after": _time_after,
         "backwards": _backwards,
         "letters_backwards": _letters_backwards,
+        "spell_backward": _gym_backward,
         "sort_up": _sort_numbers(1),
         "sort_down": _sort_numbers(-1),
         "sort_words": _sort_words,

@@ -11,7 +11,14 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from lhrm_train.smol.questions.words import CATEGORIES
-from lhrm_train.smol.rules import NO_LEAP_YEAR, category_in, claim_holds, numbers_in, unit_factor
+from lhrm_train.smol.rules import (
+    NO_LEAP_YEAR,
+    animals_in,
+    category_in,
+    claim_holds,
+    numbers_in,
+    unit_factor,
+)
 
 TraceRule = Callable[[str, str], str | None]
 
@@ -73,6 +80,24 @@ def _category(question: str, trace: str) -> str | None:
     return None if said == expected else f"wrong verdicts {said}"
 
 
+def _gym_legs(question: str, trace: str) -> str | None:
+    said = [(int(n), name.strip(), int(legs)) for name, n, legs in re.findall(r"([a-z ]+): (\d+) \* (\d+)", trace)]
+    return None if said == animals_in(question) else f"wrong legs {said}"
+
+
+def _gym_letters(question: str, trace: str) -> str | None:
+    letter, text = re.findall(r'"([^"]+)"', question)
+    said = re.findall(r"(\w+) (\d+)(?: \((\d+)\))?", trace.partition(". ")[0])
+    if [word for word, _, _ in said] != text.split():
+        return "other words"
+    total = 0
+    for word, count, running in said:
+        total += (own := word.lower().count(letter))
+        if int(count) != own or running != (str(total) if own else ""):
+            return f"wrong count behind {word}"
+    return None
+
+
 def _months(question: str, trace: str) -> str | None:
     names = list(calendar.month_name)
     for month, days in re.findall(r"([A-Z][a-z]+) (?:has|takes) (\d+)", trace):
@@ -95,6 +120,8 @@ TRACE_RULES: Mapping[str, TraceRule] = MappingProxyType(
         "claim": _verdicts,
         "kth": _kth,
         "category_count": _category,
+        "leg_counting": _gym_legs,
+        "letter_counting": _gym_letters,
         "date_after": _months,
         "days_between": _months,
         "convert": _unit,

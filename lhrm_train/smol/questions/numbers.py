@@ -114,9 +114,15 @@ def _expression(rng: random.Random, level: int) -> Draw:
         "k": rng.randint(11, 39),
     }
     text = rng.choice(EXPRESSIONS[level]).format(**fields)
+    steps, value = worked_out(text)
+    return ask(rng, EXPRESSION, {"e": text}, (text,), steps, value)
+
+
+def worked_out(text: str) -> tuple[list[str], int]:
+    """Return the steps and the value of an expression of whole numbers."""
     steps: list[str] = []
     value = _work_out(ast.parse(text, mode="eval").body, steps)
-    return ask(rng, EXPRESSION, {"e": text}, (text,), steps, value)
+    return steps, value
 
 
 def _work_out(node: ast.expr, steps: list[str]) -> int:

@@ -47,9 +47,21 @@ def divide(a: int, b: int) -> str:
 
 
 def operate(a: int, sign: str, b: int) -> tuple[str, int]:
-    """Return the working and the value of `a sign b`, sign one of + - * /."""
+    """Return the working and the value of `a sign b`, sign one of + - * /; of the first two `a` may be negative."""
     values = {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b else 0}
-    return {"+": add, "-": subtract, "*": multiply, "/": divide}[sign](a, b), values[sign]
+    working = {"+": add, "-": subtract, "*": multiply, "/": divide}
+    if sign in "+-" and min(a, values[sign]) < 0:
+        return _below_zero(a, sign, b), values[sign]
+    return working[sign](a, b), values[sign]
+
+
+def _below_zero(a: int, sign: str, b: int) -> str:
+    """Return `a + b` or `a - b` where `a` or the result is negative, by a sum or difference of positive numbers."""
+    if sign == "+" and b >= -a:
+        return f"{a} + {b} = {subtract(b, -a)}"
+    value = a + b if sign == "+" else a - b
+    positive = subtract(-a, b) if sign == "+" else add(-a, b) if a < 0 else subtract(b, a)
+    return f"{positive}, so {a} {sign} {b} = {value}"
 
 
 def _places(number: int, like: int) -> list[int]:

@@ -1,0 +1,106 @@
+"""Questions of reasoning-gym in its own words, with traces of ours; the evaluation asks other seeds of these tasks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from lhrm_train.records import package
+from lhrm_train.smol.questions.base import Draw, Kind, closing
+from lhrm_train.smol.questions.numbers import worked_out
+from lhrm_train.smol.questions.working import add, multiply
+
+FIRST_SEED, SEEDS = 1_000_000_000, 1_000_000_000  # an entry's own seed is one of so many
+# What each level of a task is, in the task's own settings.
+SETTINGS: Mapping[str, tuple[Mapping[str, int], ...]] = MappingProxyType(
+    {
+        "chain_sum": (
+            {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
+            {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
+            {"min_terms": 3, "max_terms": 4, "min_digits": 2, "max_digits": 3},
+            {"min_terms": 4, "max_terms": 6, "min_digits": 2, "max_digits": 3},
+        ),
+        "leg_counting": (
+            {"min_animals": 1, "max_animals": 1, "max_instances": 9},
+            {"min_animals": 2, "max_animals": 2, "max_instances": 9},
+            {"min_animals": 3, "max_animals": 4},
+            {"min_animals": 5, "max_animals": 7},
+        ),
+        "letter_counting": (
+            {"min_words": 1, "max_words": 2},
+            {"min_words": 3, "max_words": 4},
+            {"min_words": 5, "max_words": 8},
+            {"min_words": 9, "max_words": 15},
+        ),
+        "spell_backward": (
+            {"min_word_len": 3, "max_word_len": 4},
+            {"min_word_len": 5, "max_word_len": 5},
+            {"min_word_len": 6, "max_word_len": 7},
+            {"min_word_len": 8, "max_word_len": 10},
+        ),
+    }
+)
+Entry = Mapping[str, Any]
+
+
+@cache
+def _dataset(task: str, level: int) -> Any:
+    return package("reasoning_gym", "gym").create_dataset(task, seed=FIRST_SEED, size=SEEDS, **SETTINGS[task][level - 1])
+
+
+def _sum(entry: Entry) -> list[str]:
+    return worked_out(entry["metadata"]["expression"])[0]
+
+
+def _legs(entry: Entry) -> list[str]:
+    from reasoning_gym.arithmetic.leg_counting import ANIMALS
+
+    steps, total = [], 0
+    for number, (animal, count) in enumerate(entry["metadata"]["animals"].items()):
+        legs = count * ANIMALS[animal]
+        steps.append(f"{animal}: {multiply(count, ANIMALS[animal])}.")
+        if number:
+            steps.append(f"{add(total, legs)}.")
+        total += legs
+    return steps
+
+
+def _letters(entry: Entry) -> list[str]:
+    letter, total, said = entry["metadata"]["target_letter"], 0, []
+    for word in entry["metadata"]["span"]:
+        count = word.lower().count(letter)
+        total += count
+        said.append(f"{word} {count} ({total})" if count else f"{word} 0")
+    return [f"{', '.join(said)}."]
+
+
+def _backward(entry: Entry) -> list[str]:
+    word = entry["metadata"]["word"]
+    return [f"Spelled: {', '.join(word)}.", f"From the end: {', '.join(reversed(word))}."]
+
+
+def _kind(task: str, steps: Callable[[Entry], list[str]]) -> Kind:
+    def draw(rng: random.Random, level: int) -> Draw:
+        entry = _dataset(task, level)[rng.randrange(SEEDS)]
+        answer = entry["answer"]
+        return Draw(
+            form=task,
+            key=entry["question"],
+            question=entry["question"].strip(),
+            trace=" ".join([*steps(entry), closing(rng, answer)]),
+            answer=answer,
+            scorer="exact" if task == "spell_backward" else "numeric",
+        )
+
+    return Kind(f"gym {task}", draw)
+
+
+KINDS = (
+    _kind("chain_sum", _sum),
+    _kind("leg_counting", _legs),
+    _kind("letter_counting", _letters),
+    _kind("spell_backward", _backward),
+)
