@@ -181,6 +181,7 @@ class ChatTokenizer:
 
         self.manifest = manifest
         self._template = Tokenizer.from_str(tokenizer_json)
+        self._pieces: dict[str, list[int]] = {}
         self._content = Tokenizer.from_str(tokenizer_json)
         self._content.encode_special_tokens = True
         # SentencePiece vocabularies spell text plainly, with a mark for the space and <0x0A> for a lone byte.
@@ -221,8 +222,11 @@ class ChatTokenizer:
         return self._content.encode(text, add_special_tokens=False).ids
 
     def encode_template(self, text: str) -> list[int]:
-        """Encode a piece of the template, tags and turn markers included."""
-        return self._template.encode(text, add_special_tokens=False).ids
+        """Encode a piece of the template, tags and turn markers included; of these there are few."""
+        if (ids := self._pieces.get(text)) is None:
+            ids = self._template.encode(text, add_special_tokens=False).ids
+            self._pieces[text] = ids
+        return list(ids)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes that one id stands for; an id without a token stands for none.

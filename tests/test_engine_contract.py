@@ -305,19 +305,21 @@ WANTED = {
     "only one id": {"max_tokens": 7, "allowed_token_ids": (40,)},
     "penalised": {"max_tokens": 20, "temperature": 0.0, "presence_penalty": 1.5, "repetition_penalty": 1.3},
     "seeded": {"max_tokens": 20, "temperature": 1.0, "seed": 5},
+    "greedy with a seed": {"max_tokens": 20, "temperature": 0.0, "seed": 5},
     "log-probabilities": {"max_tokens": 5, "temperature": 0.0, "top_logprobs": 2},
     "of some ids": {"max_tokens": 5, "temperature": 0.0, "logprob_token_ids": (40, 41)},
     "a grammar": {"max_tokens": 9, "temperature": 0.0, "grammar": Grammar("choice", '["maybe"]')},
 }
 
 
-@pytest.mark.parametrize("mode", ["think", "no_think"])
+@pytest.mark.parametrize("mode", ["think", "no_think", "thought"])
 @pytest.mark.parametrize("sampling", WANTED.values(), ids=WANTED.keys())
 def test_what_follows_a_kept_call_is_what_a_call_alone_gives(
     loop_thread, engine, prompt, nano_tokenizer, sampling, mode
 ):
     tags = nano_tokenizer.tags
-    whole = (*prompt, tags.think if mode == "think" else tags.no_think)
+    following = {"think": (tags.think,), "no_think": (tags.no_think,), "thought": (tags.think, 45, 46, tags.think_end)}
+    whole = (*prompt, *following[mode])
 
     async def in_a_session():
         name = f"s{next(NAMES)}"

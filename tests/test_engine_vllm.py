@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -187,10 +188,60 @@ def test_a_killed_engine_process_fails_streams_and_is_noticed(loop_thread, nano_
     assert gone(process)
 
 
-def test_kept_calls_never_fill_the_cache_with_what_cannot_give_way(loop_thread, nano_tokenizer):
-    """Each prompt fills one block, each second call needs another one, and the cache has 39 of them."""
+@pytest.fixture
+def small_engine(loop_thread, nano_tokenizer):
+    """An engine whose KV cache has 39 blocks of 32 tokens that requests can use."""
     engine = VllmEngine(VllmOptions(NANO, (nano_tokenizer.turn_end_id,), cpu_kv_cache_bytes=4_000_000))
     loop_thread.run(engine.start(), timeout=200)
+    cache = engine._llm.vllm_config.cache_config
+    assert (cache.num_gpu_blocks, cache.block_size) == (40, 32)
+    yield engine
+    loop_thread.run(engine.close())
+
+
+def test_a_decision_and_its_answer_are_one_vllm_request(loop_thread, vllm_engine, nano_tokenizer):
+    prompt = prompts(nano_tokenizer, None)[0]
+    decide = GenerationRequest("one-decide", prompt, Sampling(max_tokens=1, temperature=0.0), 1, "one", keep=True)
+    call = GenerationRequest("one-answer", (*prompt, nano_tokenizer.tags.think), Sampling(60), 0, "one")
+
+    async def known_to_vllm():
+        known = []
+        for request in (decide, call):
+            async with aclosing(vllm_engine.generate(request)) as deltas:
+                async for _ in deltas:
+                    states = vllm_engine._llm.output_processor.request_states.values()
+                    known.append({state.external_req_id for state in states})
+        return known, vllm_engine._sessions.request_ids
+
+    known, left = loop_thread.run(known_to_vllm())
+    assert len(known) > 3
+    assert all(names == {"one-decide"} for names in known[:-1])
+    assert left == []
+
+
+def test_answers_that_go_on_are_preempted_and_come_back(loop_thread, small_engine, nano_tokenizer):
+    """Answers longer than the cache holds at once: what vLLM takes back of them it computes again."""
+    tag = nano_tokenizer.tags.think
+
+    async def session(number):
+        name, prompt = f"long{number}", tuple(range(40 + number, 60 + number))
+        decide = Sampling(max_tokens=1, allowed_token_ids=(40, 41))
+        await collect(small_engine.generate(GenerationRequest(f"d-{name}", prompt, decide, 1, name, keep=True)))
+        answer = Sampling(max_tokens=300, temperature=0.0, logit_bias={nano_tokenizer.turn_end_id: -100.0})
+        deltas = await collect(small_engine.generate(GenerationRequest(f"a-{name}", (*prompt, tag), answer, 0, name)))
+        return [i for delta in deltas for i in delta.token_ids]
+
+    async def together(count):
+        return await asyncio.gather(*(session(number) for number in range(count)))
+
+    crowded = loop_thread.run(together(12), timeout=60)
+    assert [len(ids) for ids in crowded] == [300] * 12
+    assert crowded[0][:60] == loop_thread.run(together(1), timeout=60)[0][:60]
+
+
+def test_kept_calls_never_fill_the_cache_with_what_cannot_give_way(loop_thread, small_engine):
+    """Each prompt fills one block, and each second call needs another one."""
+    engine = small_engine
 
     async def session(number):
         name, prompt = f"full{number}", tuple(range(40 + number, 72 + number))
@@ -204,7 +255,6 @@ def test_kept_calls_never_fill_the_cache_with_what_cannot_give_way(loop_thread, 
         return await asyncio.gather(*(session(number) for number in range(120)))
 
     assert loop_thread.run(all_at_once(), timeout=60) == [[50] * 24] * 120
-    loop_thread.run(engine.close())
 
 
 def test_a_checkpoint_that_vllm_cannot_load_is_one_error(loop_thread, nano_tokenizer, tmp_path: Path):

@@ -81,8 +81,15 @@ def test_there_is_no_utils_module():
 
 def test_only_the_embedded_engine_imports_vllm():
     importing = {relative(p) for p in sources() if "vllm" in imported_names(p)}
-    # The second names vLLM's types, and imports nothing when it runs.
     assert importing == {"server/lhrm_server/engine_vllm.py", "server/lhrm_server/vllm_sessions.py"}
+    # The second names vLLM's types, and imports nothing when it runs.
+    said = subprocess.run(
+        [sys.executable, "-c", "import sys, lhrm_server.vllm_sessions; print('vllm' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "False\n"
 
 
 @pytest.mark.parametrize(

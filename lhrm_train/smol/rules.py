@@ -162,14 +162,15 @@ def animals_in(question: str) -> list[tuple[int, str, int]]:
     """Return number, name and legs of the animals in a question of reasoning-gym's leg_counting."""
     from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
+    legs: Mapping[str, int] = ANIMALS
     found = re.findall(r"(\d+) ([a-z ]+)", question)
-    named = [(int(count), name if name in ANIMALS else name.removesuffix("s")) for count, name in found]
-    return [(count, name, ANIMALS[name]) for count, name in named]
+    named = [(int(count), name if name in legs else name.removesuffix("s")) for count, name in found]
+    return [(count, name, legs[name]) for count, name in named]
 
 
 def _text_letters(question: str) -> Number:
-    letter, text = re.findall(r'"([^"]+)"', question)
-    return text.lower().count(letter)
+    quoted: list[str] = re.findall(r'"([^"]+)"', question)
+    return quoted[1].lower().count(quoted[0])
 
 
 def _kth(question: str) -> Number:

@@ -71,8 +71,10 @@ class ChatPipeline:
                 meter.close(exc)
                 raise
             finally:
-                self._ledger.write(meter.close())
-                await self._engine.release(job.facts.completion_id)
+                try:
+                    self._ledger.write(meter.close())
+                finally:
+                    await self._engine.release(job.facts.completion_id)
 
     def _choices(self, job: ChatJob, mode: Mode, meter: Meter) -> AsyncGenerator[Generated | ChoiceFinished, None]:
         """Run every choice, all at once."""

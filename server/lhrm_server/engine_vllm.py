@@ -28,7 +28,7 @@ from .engine import (
 )
 from .engine_output import EngineOutput
 from .parent_death import children_die_with_this_process
-from .vllm_sessions import Inputs, Sessions
+from .vllm_sessions import Inputs, Sessions, session_room
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -150,8 +150,8 @@ class VllmEngine:
         self._defaults = {**model.get_diff_sampling_param(), **checkpoint_sampling(self._options.model_dir)}
         with children_die_with_this_process(), output.of_forked_children():
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
-        cache, make = config.cache_config, Inputs(tokens_input, StreamingInput)
-        self._sessions = Sessions(self._llm, make, cache.num_gpu_blocks or 0, cache.block_size)
+        make = Inputs(tokens_input, StreamingInput)
+        self._sessions = Sessions(self._llm, make, session_room(config), config.cache_config.block_size)
         self._info = EngineInfo(
             kind="vllm",
             version=vllm.__version__,

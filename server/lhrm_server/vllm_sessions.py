@@ -1,7 +1,8 @@
 """Requests to vLLM whose prompt comes in two parts: what was computed of the first, and the place, stay.
 
-vLLM calls this input streaming. Seed, grammar and log-probabilities of such a request stay those of the first part, so
-a second part that asks for one of them becomes a request of its own.
+vLLM calls this input streaming. Priority, seed, grammar and log-probabilities of such a request stay those of the first
+part: both parts have the priority of an answer, and a second part with another seed, a grammar or log-probabilities
+becomes a request of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .engine import GenerationRequest
+from .engine import GENERATE_PRIORITY, GenerationRequest
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
+    from vllm.config import VllmConfig
     from vllm.engine.protocol import StreamingInput
     from vllm.inputs import TokensInput
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -22,6 +24,21 @@ if TYPE_CHECKING:
 KV_SHARE = 2
 """vLLM cannot preempt a session that waits for its second part, and stands still for ever once such sessions hold all
 blocks and each needs another one. At most one block in two is theirs: of the rest, running requests give way."""
+
+
+def session_room(config: VllmConfig) -> int:
+    """Return how many blocks of the KV cache may belong to sessions that wait; 0 is none at all.
+
+    With asynchronous scheduling, its default on GPUs, vLLM 0.32 loses a session that it preempts while the last step of
+    its first part is under way: the second part is never run. Models whose layers do not all cache every token
+    take more blocks than are counted here. Raises ValueError where vLLM does not tell its number of blocks.
+    """
+    model, blocks = config.model_config, config.cache_config.num_gpu_blocks
+    if config.scheduler_config.async_scheduling or model.is_hybrid or model.get_sliding_window() is not None:
+        return 0
+    if not blocks:
+        raise ValueError("vLLM does not tell how many blocks its KV cache has")
+    return blocks // KV_SHARE
 
 
 @dataclass(frozen=True)
@@ -44,7 +61,7 @@ class Session:
         self._make = make
         self._prompt_ids = request.prompt_ids
         self._rest: asyncio.Future[StreamingInput] = asyncio.get_running_loop().create_future()
-        self._outputs = llm.generate(self._inputs(params), params, request.request_id, priority=request.priority)
+        self.outputs = llm.generate(self._inputs(params), params, request.request_id, priority=GENERATE_PRIORITY)
 
     async def _inputs(self, params: SamplingParams) -> AsyncGenerator[StreamingInput, None]:
         yield self._part(self._prompt_ids, params)
@@ -53,40 +70,29 @@ class Session:
     def _part(self, ids: tuple[int, ...], params: SamplingParams) -> StreamingInput:
         return self._make.part(self._make.tokens(list(ids)), params)
 
-    async def first(self) -> AsyncGenerator[RequestOutput, None]:
-        """Yield the outputs of the first part."""
-        async for output in self._outputs:
-            yield output
-            if output.outputs[0].finish_reason is not None:
-                return
-
-    def takes(self, request: GenerationRequest) -> bool:
-        """Tell whether `request` can be the second part."""
+    def takes(self, request: GenerationRequest, params: SamplingParams) -> bool:
+        """Tell whether `request` can be the second part. Greedy sampling draws nothing, so its seed has no effect."""
         known, sampling = len(self._prompt_ids), request.sampling
-        plain = sampling.seed is None and sampling.grammar is None
+        plain = sampling.grammar is None and (params.seed is None or params.temperature == 0)
         silent = sampling.top_logprobs is None and sampling.logprob_token_ids is None
         goes_on = len(request.prompt_ids) > known and request.prompt_ids[:known] == self._prompt_ids
         return plain and silent and goes_on and not request.keep
 
-    async def second(self, request: GenerationRequest, params: SamplingParams) -> AsyncGenerator[RequestOutput, None]:
-        """Yield the outputs of the second part."""
+    def go_on(self, request: GenerationRequest, params: SamplingParams) -> None:
+        """Send the second part, once; its outputs follow those of the first in `outputs`."""
         self._rest.set_result(self._part(request.prompt_ids[len(self._prompt_ids) :], params))
-        async for output in self._outputs:
-            self.runs_on = True
-            yield output
-
-    async def close(self) -> None:
-        """Abort what still runs in vLLM; idempotent."""
-        await self._outputs.aclose()
 
 
 class Sessions:
-    """The sessions of one engine, and which of them are held for the next call of a client request."""
+    """The sessions of one engine, and which of them are held for the next call of a client request.
 
-    def __init__(self, llm: AsyncLLM, make: Inputs, kv_blocks: int, block_size: int) -> None:
+    Those that wait hold at most `room` blocks of the KV cache; a call that finds no room is a request of its own.
+    """
+
+    def __init__(self, llm: AsyncLLM, make: Inputs, room: int, block_size: int) -> None:
         self._llm = llm
         self._make = make
-        self._room = kv_blocks // KV_SHARE
+        self._room = room
         self._block_size = block_size
         self._open: set[Session] = set()
         self._held: dict[str, Session] = {}
@@ -100,7 +106,7 @@ class Sessions:
         """Return vLLM's outputs for `request`, as a session's part where that is possible."""
         held = self._held.pop(request.session_id, None) if request.session_id is not None else None
         if held is not None:
-            if held.takes(request):
+            if held.takes(request, params):
                 return self._second(held, request, params)
             await self._close(held)
         blocks = -(-len(request.prompt_ids) // self._block_size) + 1
@@ -121,11 +127,13 @@ class Sessions:
     async def _first(self, session: Session, session_id: str) -> AsyncGenerator[RequestOutput, None]:
         self._open.add(session)
         try:
-            async for output in session.first():
-                if output.outputs[0].finish_reason is not None:
-                    await self.release(session_id)
+            async for output in session.outputs:
+                finish_reason = output.outputs[0].finish_reason
+                if finish_reason in ("length", "stop"):
                     self._held[session_id] = session
                 yield output
+                if finish_reason is not None:
+                    return
         finally:
             if self._held.get(session_id) is not session:
                 await self._close(session)
@@ -134,11 +142,13 @@ class Sessions:
         self, session: Session, request: GenerationRequest, params: SamplingParams
     ) -> AsyncGenerator[RequestOutput, None]:
         try:
-            async for output in session.second(request, params):
+            session.go_on(request, params)
+            async for output in session.outputs:
+                session.runs_on = True
                 yield output
         finally:
             await self._close(session)
 
     async def _close(self, session: Session) -> None:
         self._open.discard(session)
-        await session.close()
+        await session.outputs.aclose()

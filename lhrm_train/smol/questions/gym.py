@@ -48,7 +48,8 @@ Entry = Mapping[str, Any]
 
 @cache
 def _dataset(task: str, level: int) -> Any:
-    return package("reasoning_gym", "gym").create_dataset(task, seed=FIRST_SEED, size=SEEDS, **SETTINGS[task][level - 1])
+    gym = package("reasoning_gym", "gym")
+    return gym.create_dataset(task, seed=FIRST_SEED, size=SEEDS, **SETTINGS[task][level - 1])
 
 
 def _sum(entry: Entry) -> list[str]:
