@@ -108,14 +108,14 @@ def grouped_attention(
 ) -> tuple[Tensor, None]:
     """Return (B, T, H, D) for query (B, H, T, D), key and value with as many heads or a divisor of them.
 
-    Without `grouping`, as where the model samples, it is torch's own attention by `attention_mask`, which is not read
+    Without `grouping`, as where a reference samples, it is torch's own attention by `attention_mask`, which is not read
     otherwise. Raises ValueError for what would change the scores in another way than `grouping` does.
     """
     if grouping is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
     if unknown := [name for name in UNKNOWN if others.get(name) is not None]:
         raise ValueError(f"grouped attention knows no {', '.join(unknown)}")
-    rows, heads, length, size = query.shape
+    rows, heads, length, _ = query.shape
     taken = [x.transpose(1, 2).flatten(0, 1).index_select(0, grouping.position_N) for x in (query, key, value)]
     out = []
     for block in grouping.blocks:
@@ -125,4 +125,4 @@ def grouped_attention(
         shares = F.dropout(scores.softmax(-1), dropout, module.training)
         out.append((shares @ v).transpose(1, 2).flatten(0, 1))
     back = torch.cat(out).index_select(0, grouping.place_BT.flatten())
-    return back.view(rows, length, heads, size), None
+    return back.view(rows, length, heads, -1), None

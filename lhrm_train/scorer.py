@@ -56,7 +56,8 @@ class TokenScorer(nn.Module):
             return {"attention_mask": batch.mask()}
         device = batch.unit_BT.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.lm.dtype
-        return {"grouping": group_positions(batch, dtype)}
+        # The mask is for layers that do not pass the grouping on.
+        return {"attention_mask": batch.mask(), "grouping": group_positions(batch, dtype)}
 
 
 def target_logprobs(logits_MV: Tensor, target_M: Tensor) -> Tensor:

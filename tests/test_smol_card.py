@@ -21,7 +21,7 @@ from lhrm_train.smol import evaluation as smol_evaluation
 from lhrm_train.smol.bars import bars
 from lhrm_train.smol.card import card_text, write_card
 from lhrm_train.smol.data import CHAT_SCORER
-from lhrm_train.smol.evaluation import EXAMPLES, PERPLEXITY, measure_smol
+from lhrm_train.smol.evaluation import EXAMPLES, PERPLEXITY, measure_smol, question_sets
 from lhrm_train.smol.examples import Example, answer_freely, texts
 from lhrm_train.smol.measured import Measured, _perplexities
 from lhrm_train.smol.perplexity import Perplexities
@@ -82,10 +82,16 @@ def test_everything_is_measured_and_written(folder, data, target):
         "test.jsonl.gz",
         "everyday.jsonl.gz",
         "gym.jsonl.gz",
+        "gym-other.jsonl.gz",
     }
     told = json.loads((folder / PERPLEXITY).read_text())
     # The nano's own greeting, with its tag and without.
     assert 1 <= told["model"] < min(told["base"], told["base_with_system"])
+
+
+def test_more_questions_of_a_task_than_training_leaves_out_are_refused(data, reasoning_gym):
+    with pytest.raises(ConfigError, match="gym = 201: at most 200 of a task"):
+        question_sets(data, CONFIG, 201)
 
 
 def test_the_card_names_what_it_lacks(folder, data, target):
@@ -220,7 +226,7 @@ EXAMPLE = Example("a | b?", "1", 1, 0.1, "no_think", "", "1", 1.0)
 
 def measured(test, everyday, gym, model_perplexity=5.5, examples=(EXAMPLE,)):
     return Measured(
-        rows={"test": test, "everyday": everyday, "gym": gym},
+        rows={"test": test, "everyday": everyday, "gym": gym, "gym-other": gym},
         perplexity=Perplexities(model=model_perplexity, base=8.0, base_with_system=5.0, tokens=100),
         examples={"test": list(examples), "everyday": []},
         settings={"samples": 1, "temperature": 1.0, "max_new_tokens": 64},

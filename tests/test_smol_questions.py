@@ -15,11 +15,14 @@ from lhrm_train.smol.equations import evaluate, false_equation
 from lhrm_train.smol.items import KINDS, ItemError, items
 from lhrm_train.smol.questions import working
 from lhrm_train.smol.questions.base import LEVELS, Draw
+from lhrm_train.smol.questions.gym import SETTINGS
 from lhrm_train.smol.rules import NUMBER_RULES
 from lhrm_train.smol.text_rules import TEXT_RULES
 from lhrm_train.smol.verify import TraceError, verify
 from lhrm_train.suite.mix import SPLITS, split_of
 
+# Four kinds are its tasks.
+pytestmark = pytest.mark.usefixtures("reasoning_gym")
 CELLS = [(kind, level) for kind in KINDS.values() for level in LEVELS]
 EVEN = (1.0, 1.0, 1.0, 1.0)
 # Content that a split can never have much of, because there is little of it.
@@ -219,10 +222,38 @@ def test_splits_share_no_content_and_no_question():
     for split, drawn in seen.items():
         assert {split_of(one) for one in content[split]} == {split}
         assert len({item.draw.question for item in drawn}) == len(drawn)
+    questions = [{item.draw.question for item in drawn} for drawn in seen.values()]
+    assert not questions[0] & questions[1]
+    assert not questions[0] & questions[2]
     keys = list(content.values())
     assert not keys[0] & keys[1]
     assert not keys[0] & keys[2]
     assert not keys[1] & keys[2]
+
+
+@pytest.mark.parametrize("task", SETTINGS)
+def test_no_question_of_the_evaluation_is_drawn(task, reasoning_gym):
+    asked = {entry["question"].strip() for entry in reasoning_gym.create_dataset(task, seed=90_001, size=200)}
+    rng = random.Random(4)
+    for level in LEVELS:
+        assert not asked & {KINDS[f"gym {task}"].draw(rng, level).question for _ in range(200)}
+
+
+@pytest.mark.parametrize(
+    "name", ["expression", "fractions", "sequence", "units", "sharing", "percent", "gym chain_sum"]
+)
+def test_what_is_known_by_heart_is_not_asked_on_the_next_level(name):
+    rng = random.Random(5)
+    one, two = ({KINDS[name].draw(rng, level).key for _ in range(400)} for level in (1, 2))
+    assert not one & two
+
+
+def test_a_negative_number_in_a_sentence_is_read_as_one():
+    text = "14 * 2 = 28. 9 * 9 = 81. 81 - 28 = 53, so 28 - 81 = -53. That makes -53."
+    draw = Draw("expression", "k", "What is 14 * 2 - 9 * 9?", text, "-53", sentence="The result is -53.")
+    verify(draw)
+    with pytest.raises(TraceError, match="the sentence says"):
+        verify(replace(draw, sentence="The result is 53."))
 
 
 def test_items_follow_seed_and_weights():

@@ -19,8 +19,9 @@ def bars(measured: Measured) -> list[Bar]:
     """Return every bar with what the rows and perplexities say. Raises ConfigError for a set without usable rows."""
     test, gym, everyday = (measured.summary(name) for name in (TEST, GYM, EVERYDAY))
     hard = measured.summary(TEST, measured.hard)
-    questions = {"held-out questions": test, "reasoning-gym": gym}
-    gained = {f"held-out questions, levels {HARD_LEVEL} and up": hard, "reasoning-gym, which has no levels": gym}
+    unseen = "unseen questions of reasoning-gym"
+    questions = {"held-out questions": test, unseen: gym}
+    gained = {f"held-out questions, levels {HARD_LEVEL} and up": hard, f"{unseen}, which has no levels": gym}
     kept = 1 - everyday.think_rate
     ratio = measured.perplexity.ratio
     return [

@@ -13,7 +13,7 @@ from lhrm_train.format import NO_THINK_OPEN, THINK_OPEN, ChatTokenizer, SavingsC
 from lhrm_train.report import baseline_lines, group, key_line, markdown, shown, table
 from lhrm_train.rows import Row, write_rows
 from lhrm_train.smol.bars import bars
-from lhrm_train.smol.evaluation import EVERYDAY, EXAMPLES, GYM, TEST
+from lhrm_train.smol.evaluation import EVERYDAY, EXAMPLES, GYM, GYM_OTHER, TEST
 from lhrm_train.smol.measured import HARD_LEVEL, Measured
 from lhrm_train.smol.training import Run, data_section, training_section
 
@@ -126,9 +126,14 @@ def _share(value: float) -> str:
 def _gym(measured: Measured) -> str:
     return f"""### reasoning-gym
 
-Tasks near the trained kinds at their default difficulty, in wordings and sizes that it was not trained on.
+At the tasks' default difficulty, which is larger than what it is trained on. Questions that it has not seen, of
+tasks that it is trained on:
 
 {_by(measured.rows[GYM], measured, level=False)}
+
+Tasks that it is not trained on, in wordings of their own:
+
+{_by(measured.rows[GYM_OTHER], measured, level=False)}
 """
 
 

@@ -12,7 +12,7 @@ from lhrm_train.json_lines import read_json_lines
 from lhrm_train.measure import ROWS, read_settings
 from lhrm_train.report import Summary, counted, summarise
 from lhrm_train.rows import Row, row_log
-from lhrm_train.smol.evaluation import EVERYDAY, EXAMPLES, GYM, PERPLEXITY, TEST
+from lhrm_train.smol.evaluation import EVERYDAY, EXAMPLES, GYM, GYM_OTHER, PERPLEXITY, TEST
 from lhrm_train.smol.examples import Example
 from lhrm_train.smol.perplexity import Perplexities
 
@@ -37,7 +37,7 @@ class Measured:
         for raw in read_json_lines(folder / EXAMPLES):
             examples[raw.pop("set")].append(Example(**raw))
         return cls(
-            rows={name: row_log(folder / name / ROWS).read() for name in (TEST, EVERYDAY, GYM)},
+            rows={name: row_log(folder / name / ROWS).read() for name in (TEST, EVERYDAY, GYM, GYM_OTHER)},
             perplexity=_perplexities(folder / PERPLEXITY),
             examples=examples,
             settings=settings["sampling"],
@@ -59,7 +59,7 @@ class Measured:
     @property
     def figures(self) -> dict[str, float]:
         """The figures that decide whether the model does what it is for."""
-        test, everyday, gym = (self.summary(name) for name in (TEST, EVERYDAY, GYM))
+        test, everyday, gym, other = (self.summary(name) for name in (TEST, EVERYDAY, GYM, GYM_OTHER))
         hard = self.summary(TEST, self.hard)
         found = {
             "accuracy_think": test.accuracy_think,
@@ -78,6 +78,10 @@ class Measured:
             "gym_no_think": gym.accuracy_no_think,
             "gym_free": gym.accuracy_free,
             **_of_choice(gym, "gym_"),
+            "gym_other_think": other.accuracy_think,
+            "gym_other_no_think": other.accuracy_no_think,
+            "gym_other_free": other.accuracy_free,
+            **_of_choice(other, "gym_other_"),
             "perplexity_ratio": self.perplexity.ratio,
         }
         return {"prompts": test.n, **{name: round(value, 4) for name, value in found.items()}}

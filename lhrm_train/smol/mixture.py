@@ -24,7 +24,7 @@ class Mixture:
     given_repeats: int = 4  # of a greeting or a question about the model itself, each behind another conversation
     # HGPO, and what reports are made on.
     problems: int = 9_600
-    problem_levels: Levels = (0.4, 0.2, 0.2, 0.2)
+    problem_levels: Levels = (0.25, 0.25, 0.25, 0.25)
     chat_share: float = 0.2  # everyday prompts among HGPO's; each stands there several times
     validation: int = 600
     test: int = 1_760

@@ -10,7 +10,7 @@ import re
 
 from lhrm_train.smol.equations import false_equation
 from lhrm_train.smol.questions.base import Draw
-from lhrm_train.smol.rules import NUMBER_RULES, numbers_in
+from lhrm_train.smol.rules import NUMBER_RULES
 from lhrm_train.smol.text_rules import TEXT_RULES
 from lhrm_train.smol.trace_rules import TRACE_RULES
 
@@ -54,5 +54,5 @@ def _wrong_sentence(draw: Draw) -> str | None:
     """A sentence is scored by its last number."""
     if not draw.sentence:
         return None
-    found = numbers_in(draw.sentence)
-    return None if found and str(found[-1]) == draw.answer else f"the sentence says {draw.sentence!r}"
+    found = re.findall(r"-?\d+", draw.sentence)
+    return None if found and found[-1] == draw.answer else f"the sentence says {draw.sentence!r}"

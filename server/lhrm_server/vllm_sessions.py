@@ -1,8 +1,8 @@
 """Requests to vLLM whose prompt comes in two parts: what was computed of the first, and the place, stay.
 
 vLLM calls this input streaming. Priority, seed, grammar and log-probabilities of such a request stay those of the first
-part: both parts have the priority of an answer, and a second part with another seed, a grammar or log-probabilities
-becomes a request of its own.
+part: both parts have the priority of a call whose mode is known, and a second part with a grammar, log-probabilities or
+a seed that matters becomes a request of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Questions of reasoning-gym in its own words, with traces of ours; the evaluation asks other seeds of these tasks."""
+"""Questions of reasoning-gym in its own words, with traces of ours; none of the evaluation's is among them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from lhrm_train.smol.questions.numbers import worked_out
 from lhrm_train.smol.questions.working import add, multiply
 
 FIRST_SEED, SEEDS = 1_000_000_000, 1_000_000_000  # an entry's own seed is one of so many
+EVALUATION_SEED, EVALUATION_QUESTIONS = 90_001, 200  # the first, and how many of a task the evaluation may ask
 # What each level of a task is, in the task's own settings.
 SETTINGS: Mapping[str, tuple[Mapping[str, int], ...]] = MappingProxyType(
     {
         "chain_sum": (
             {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
-            {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
+            {"min_terms": 2, "max_terms": 3, "min_digits": 2, "max_digits": 2},
             {"min_terms": 3, "max_terms": 4, "min_digits": 2, "max_digits": 3},
             {"min_terms": 4, "max_terms": 6, "min_digits": 2, "max_digits": 3},
         ),
@@ -50,6 +51,20 @@ Entry = Mapping[str, Any]
 def _dataset(task: str, level: int) -> Any:
     gym = package("reasoning_gym", "gym")
     return gym.create_dataset(task, seed=FIRST_SEED, size=SEEDS, **SETTINGS[task][level - 1])
+
+
+@cache
+def _asked_in_evaluation(task: str) -> frozenset[str]:
+    gym = package("reasoning_gym", "gym")
+    entries = gym.create_dataset(task, seed=EVALUATION_SEED, size=EVALUATION_QUESTIONS)
+    return frozenset(entry["question"] for entry in entries)
+
+
+def _entry(task: str, level: int, rng: random.Random) -> Entry:
+    while True:
+        entry: Entry = _dataset(task, level)[rng.randrange(SEEDS)]
+        if entry["question"] not in _asked_in_evaluation(task):
+            return entry
 
 
 def _sum(entry: Entry) -> list[str]:
@@ -85,7 +100,7 @@ def _backward(entry: Entry) -> list[str]:
 
 def _kind(task: str, steps: Callable[[Entry], list[str]]) -> Kind:
     def draw(rng: random.Random, level: int) -> Draw:
-        entry = _dataset(task, level)[rng.randrange(SEEDS)]
+        entry = _entry(task, level, rng)
         answer = entry["answer"]
         return Draw(
             form=task,

@@ -110,7 +110,7 @@ def _backwards(rng: random.Random, level: int) -> Draw:
     spelled, reverse = f"Spelled: {', '.join(word)}.", ", ".join(reversed(word))
     if rng.random() < LETTERS_SHARE:
         trace, question = f"{spelled} {closing(rng, reverse)}", rng.choice(LETTERS_BACKWARDS)
-        return Draw("letters_backwards", f"letters {word}", question.format(word=word), trace, reverse, "exact")
+        return Draw("letters_backwards", f"backwards {word}", question.format(word=word), trace, reverse, "exact")
     trace, question = f"{spelled} From the end: {reverse}. {closing(rng, word[::-1])}", rng.choice(BACKWARDS)
     return Draw("backwards", f"backwards {word}", question.format(word=word), trace, word[::-1], "exact")
 

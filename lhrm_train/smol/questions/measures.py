@@ -119,7 +119,7 @@ CLOCK_BETWEEN = Template(
 def _units(rng: random.Random, level: int) -> Draw:
     large, small, factor = rng.choice([unit for unit in UNITS if level > 1 or unit[2] not in HARD_FACTORS])
     name = rng.choice(NAMES)
-    n = rng.randint(2 if level < 4 else 3, (9, 40, 12, 15)[level - 1])
+    n = rng.randint((2, 10, 2, 3)[level - 1], (9, 40, 12, 15)[level - 1])
     fields: dict[str, object] = {"large": large, "small": small, "n": n, "name": name}
     fact = f"1 {'foot' if large == 'feet' else large.rstrip('s')} is {factor} {small}."
     if level <= 2:

@@ -184,7 +184,8 @@ def _percent(rng: random.Random, level: int) -> Draw:
 def _fractions(rng: random.Random, level: int) -> Draw:
     name, (_, xs) = rng.choice(NAMES), rng.choice(THINGS)
     y = rng.randint(2, (4, 9, 5, 5)[level - 1])
-    x = 1 if level == 1 else rng.randint(1, y - 1)
+    y = max(y, 3) if level == 2 else y
+    x = 1 if level == 1 else rng.randint(2, y - 1) if level == 2 else rng.randint(1, y - 1)
     unit = rng.randint(2, (9, 12, 15, 15)[level - 1])
     if level <= 2:
         n = y * unit
@@ -217,7 +218,7 @@ def _fractions(rng: random.Random, level: int) -> Draw:
 def _sequence(rng: random.Random, level: int) -> Draw:
     start = rng.randint(1, 30)
     if level <= 2:
-        step = rng.randint(1, 10) if level == 1 else rng.randint(6, 45)
+        step = rng.randint(1, 10) if level == 1 else rng.randint(11, 45)
         values = [start + step * i for i in range(5)]
         if level == 2 and rng.random() < 0.5:
             values.reverse()

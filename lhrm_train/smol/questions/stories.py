@@ -217,7 +217,7 @@ def _sharing(rng: random.Random, level: int) -> Draw:
     _, xs = rng.choice(THINGS)
     _, boxes = rng.choice(CONTAINERS)
     k = rng.randint(2, 9)
-    each = rng.randint(2, (9, 30, 40, 12)[level - 1])
+    each = rng.randint((2, 10, 2, 2)[level - 1], (9, 30, 40, 12)[level - 1])
     fields: dict[str, object] = {"xs": xs, "boxes": boxes, "name": rng.choice(NAMES), "k": k}
     if level <= 2:
         n = k * each

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-# What is one step, beside sums without a carry and differences without a borrow: what the times tables hold.
+# What is one step: a number with one digit added or taken away, sums without a carry, differences without a borrow, and
+# what the times tables hold.
 DIRECT_PRODUCT, DIRECT_QUOTIENT = 60, 12
 
 
