@@ -56,12 +56,13 @@ def test_a_local_model_decides_and_completes(local, nano_tokenizer):
 
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_local_model_continues_the_forced_tag(local, nano_tokenizer, monkeypatch, mode):
-    seen = []
-    monkeypatch.setattr(
-        "lhrm_train.rollout.generate", lambda lm, tokenizer, prompts, *_: seen.extend(prompts) or prompts
-    )
-    local.complete(ASKED, mode, 2, seed=0)
-    assert seen == [encode_chat(nano_tokenizer, one.messages, mode) for one in ASKED for _ in range(2)]
+    def echo(lm, tokenizer, prompts, samples, *_):
+        """Every sample of a prompt is the prompt itself."""
+        return [[prompt] * samples for prompt in prompts]
+
+    monkeypatch.setattr("lhrm_train.rollout.generate", echo)
+    opened = [tuple(encode_chat(nano_tokenizer, one.messages, mode)) for one in ASKED]
+    assert local.complete(ASKED, mode, 2, seed=0) == [[Generated(ids)] * 2 for ids in opened]
 
 
 def test_a_prompt_without_room_fails_and_the_others_do_not(local):
