@@ -10,6 +10,7 @@ H heads, D of a head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,15 +31,14 @@ UNKNOWN = ("softcap", "sliding_window", "s_aux")
 
 @dataclass(frozen=True)
 class Block:
-    """Groups that attend together, each in a square, from place `start` on; `mask_GLL` is added to their scores."""
+    """Groups that attend together, each in a square; `mask_GLL` is added to their scores."""
 
-    start: int
     mask_GLL: Tensor
 
     @property
-    def places(self) -> slice:
-        """Where its groups are among all places."""
-        return slice(self.start, self.start + self.mask_GLL.shape[0] * self.mask_GLL.shape[-1])
+    def places(self) -> int:
+        """How many places its groups have together."""
+        return self.mask_GLL.shape[0] * self.mask_GLL.shape[-1]
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Grouping:
     blocks: tuple[Block, ...]
 
 
-def register() -> None:
-    """Make the attention known to transformers as `GROUPED`."""
-    AttentionInterface.register(GROUPED, grouped_attention)
+def register(wrap: Callable[[Any], Any] = lambda function: function) -> None:
+    """Make the attention, as `wrap` returns it, known to transformers as `GROUPED`."""
+    AttentionInterface.register(GROUPED, wrap(grouped_attention))
     AttentionMaskInterface.register(GROUPED, sdpa_mask)
 
 
@@ -82,7 +82,7 @@ def group_positions(batch: Batch, dtype: torch.dtype) -> Grouping:
         position_GL = starts[of_block, None] + offsets_L.minimum(lengths[of_block, None] - 1)
         place[position_GL[inside_GL]] = begin + inside_GL.flatten().nonzero().squeeze(1)
         positions.append(position_GL.flatten())
-        blocks.append(Block(begin, _mask(branch[position_GL], dtype)))
+        blocks.append(Block(_mask(branch[position_GL], dtype)))
         done, begin = done + count, begin + position_GL.numel()
     return Grouping(torch.cat(positions), place.view_as(unit_BT), tuple(blocks))
 
@@ -117,9 +117,11 @@ def grouped_attention(
         raise ValueError(f"grouped attention knows no {', '.join(unknown)}")
     rows, heads, length, _ = query.shape
     taken = [x.transpose(1, 2).flatten(0, 1).index_select(0, grouping.position_N) for x in (query, key, value)]
+    # Split, not sliced: the gradient of a slice is as large as all blocks together.
+    parts = zip(*(x.split([block.places for block in grouping.blocks]) for x in taken), strict=True)
     out = []
-    for block in grouping.blocks:
-        q, k, v = (x[block.places].unflatten(0, (len(block.mask_GLL), -1)).transpose(1, 2) for x in taken)
+    for block, part in zip(grouping.blocks, parts, strict=True):
+        q, k, v = (x.unflatten(0, (len(block.mask_GLL), -1)).transpose(1, 2) for x in part)
         k, v = (x.repeat_interleave(heads // x.shape[1], 1) if x.shape[1] < heads else x for x in (k, v))
         scores = (q * scaling) @ k.transpose(-1, -2) + block.mask_GLL[:, None]
         shares = F.dropout(scores.softmax(-1), dropout, module.training)
