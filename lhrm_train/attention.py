@@ -10,7 +10,6 @@ H heads, D of a head.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +52,9 @@ class Grouping:
     blocks: tuple[Block, ...]
 
 
-def register(wrap: Callable[[Any], Any] = lambda function: function) -> None:
-    """Make the attention, as `wrap` returns it, known to transformers as `GROUPED`."""
-    AttentionInterface.register(GROUPED, wrap(grouped_attention))
+def register() -> None:
+    """Make the attention known to transformers as `GROUPED`."""
+    AttentionInterface.register(GROUPED, grouped_attention)
     AttentionMaskInterface.register(GROUPED, sdpa_mask)
 
 

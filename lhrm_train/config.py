@@ -132,7 +132,6 @@ class HFTConfig(Settings):
     final_lr_share: Share = 0.02
     grad_clip: Positive = 1.0
     gradient_checkpointing: bool = False
-    compile: bool = False  # the layers, with torch.compile; a CPU needs g++ and Python's headers
     shard: bool = False  # split weights, gradients and AdamW's state over the processes (FSDP2)
     lora: LoraConfig = field(default_factory=LoraConfig)
     save_every: Count = 200
@@ -147,8 +146,6 @@ class HFTConfig(Settings):
             )
         if self.shard and (self.lora.rank or self.muon_lr):
             raise ConfigError("shard = true goes with full weights and AdamW: set lora.rank and muon_lr to 0")
-        if self.compile and (self.shard or self.gradient_checkpointing):
-            raise ConfigError("compile = true goes neither with shard = true nor with gradient_checkpointing = true")
 
 
 @dataclass(frozen=True)

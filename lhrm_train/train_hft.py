@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 
 from lhrm_train.checkpoint import is_checkpoint, load_state, save_checkpoint, save_state, stage_manifest
-from lhrm_train.compiling import compile_layers
 from lhrm_train.config import HFTConfig
 from lhrm_train.data import Batch
 from lhrm_train.devices import accelerator, distribute, total
@@ -45,8 +44,6 @@ class HFTTrainer:
         batch = config.rows, config.row_length
         self.policy = Policy(base, config.lora, self.accelerator.device, config.gradient_checkpointing, *batch)
         self.policy.lm.train()  # as loaded it is not, and then keeps every activation
-        if config.compile:
-            compile_layers(self.policy.lm)
         self.trained = distribute(self.accelerator, self.policy.scorer, split=config.shard)
         self.optimizers = Optimizers(
             self.policy.scorer,

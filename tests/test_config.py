@@ -76,7 +76,7 @@ def test_every_recipe_loads(name):
 
 
 def test_the_nano_recipe_is_the_default():
-    assert load_config("nano") == RunConfig(hft=HFTConfig(compile=True))
+    assert load_config("nano") == RunConfig()
 
 
 def test_the_paper_preset_and_what_overrides_it():
