@@ -93,7 +93,7 @@ def _gym_problems(task: str, config: DataConfig) -> Iterator[Problem]:
     except (ValueError, AssertionError) as exc:
         raise ConfigError(f"files: {task!r} is no reasoning-gym task: {exc}") from exc
     for entry in dataset:
-        messages = (Message("user", entry["question"]),)
+        messages = (Message("user", entry["question"].strip()),)  # some end in a new line
         difficulty = entry["metadata"].get("difficulty")
         yield Problem(
             messages=messages,

@@ -2,8 +2,10 @@ import ast
 import random
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from string import Formatter
 
 import pytest
 from conftest import ROOT
@@ -13,8 +15,8 @@ from lhrm_train.rewards.exact import exact
 from lhrm_train.rewards.numeric import Numeric
 from lhrm_train.smol.equations import evaluate, false_equation
 from lhrm_train.smol.items import KINDS, ItemError, items
-from lhrm_train.smol.questions import working
-from lhrm_train.smol.questions.base import LEVELS, Draw
+from lhrm_train.smol.questions import lists, logic, measures, numbers, stories, tracking, working
+from lhrm_train.smol.questions.base import LEVELS, Draw, Template
 from lhrm_train.smol.questions.gym import SETTINGS
 from lhrm_train.smol.rules import NUMBER_RULES
 from lhrm_train.smol.text_rules import TEXT_RULES
@@ -74,13 +76,13 @@ FALSE = [
     ("sharing", 1, {"answer": "99", "trace": "So it is 99."}, "the answer is"),
     ("sharing", 1, {"sentence": "Each gets 77."}, "sentence"),
     ("weekday", 3, {"answer": "Noday", "trace": "So it is Noday."}, "the answer is"),
-    ("weekday", 2, {"trace": "From Monday: Friday. So it is {answer}."}, "does not come next|answer"),
+    ("weekday", 2, {"trace": "From Monday: Friday. So it is {answer}."}, "days count|the days passed are"),
     ("dates", 2, {"answer": "May 40", "trace": "So it is May 40."}, "the answer is"),
     ("clock", 2, {"answer": "25:00", "trace": "So it is 25:00."}, "the answer is"),
     ("backwards", 2, {"trace": "Spelled: a. From the end: a. So it is {answer}."}, "wrong spelling"),
     ("backwards", 1, {"trace": "Spelled: a. So it is {answer}."}, "wrong spelling"),
-    ("ranking", 3, {"trace": "So it is {answer}."}, "wrong order"),
-    ("boxes", 3, {"trace": "So it is {answer}."}, "the places are"),
+    ("ranking", 3, {"trace": "So it is {answer}."}, "other pairs"),
+    ("boxes", 3, {"trace": "So it is {answer}."}, "the steps are"),
     ("grid", 3, {"trace": "1 + 1 = 2: (2, 2). So it is {answer}."}, "the places are"),
     ("letters", 2, {"answer": "30", "trace": "So it is 30."}, "the answer is"),
     ("units", 4, {"answer": "1", "trace": "So it is 1.", "sentence": ""}, "the answer is"),
@@ -122,13 +124,27 @@ def test_a_false_step_in_words_is_refused(form):
         ("truth", "count_true", " (1)", "", "wrong count behind"),
         ("gym leg_counting", "leg_counting", "spider: ", "spiders: ", "wrong legs"),
         ("gym letter_counting", "letter_counting", " (2)", " (1)", "wrong count behind"),
-        ("gym letter_counting", "letter_counting", ", the 0", "", "other words"),
+        ("gym letter_counting", "letter_counting", "; the no", "", "other words"),
         ("gym spell_backward", "spell_backward", "Spelled: ", "Spelled: x, ", "wrong spelling"),
         ("truth", "count_true", ": true", ": false", "wrong verdicts"),
         ("truth", "claim", ": true", ": false", "wrong verdicts"),
         ("sorting", "kth", "smallest is ", "smallest is 1", "wrong step"),
         ("dates", "date_after", "30 days:", "32 days:", "does not have 32 days"),
         ("units", "convert", " is 60 ", " is 61 ", "wrong unit"),
+        ("truth", "count_true", "is smaller than", "is larger than", "is not larger than"),
+        ("truth", "claim", ", so it is even", ", so it is odd", "is not odd"),
+        ("truth", "all_true", "(2) ", "(3) ", "is not about"),
+        ("sorting", "kth", "Of ", "of ", "wrong step|another number"),
+        ("boxes", "boxes", " moved: ", " moved; the cat stays: ", "the steps are"),
+        ("objects", "category_count", ": yes, ", ": yes, 1", "wrong verdicts"),
+        ("gym letter_counting", "letter_counting", " no; ", "; ", "no verdict"),
+        ("gym leg_counting", "leg_counting", ": no legs", "", "wrong legs"),
+        ("percent", "percent", "10% is 1/10", "10% is 1/5", "is not 1/5"),
+        ("percent", "percent", "1% of 300 is 3", "1% of 300 is 4", "is not 4"),
+        ("percent", "price_off", "% of ", "1% of ", "asked"),
+        ("weekday", "weekday_both", "So 3 days", "So 4 days", "3 days count"),
+        ("dates", "days_between", "January has 31", "Janury has 31", "Janury does not have"),
+        ("average", "mean", "There are 3 ", "There are 8 ", "8 comes from nowhere"),
     ],
 )
 def test_a_false_word_in_a_trace_is_refused(name, form, old, new, why):
@@ -137,6 +153,45 @@ def test_a_false_word_in_a_trace_is_refused(name, form, old, new, why):
     draw = next(draw for draw in draws if draw.form == form and old in draw.trace)
     with pytest.raises(TraceError, match=why):
         verify(replace(draw, trace=draw.trace.replace(old, new, 1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [("shopping", 4), ("sharing", 4), ("compare", 4), ("units", 4), ("rates", 3), ("inventory", 4), ("average", 4)],
+)
+def test_a_trace_without_one_of_its_steps_is_refused(name, level):
+    rng, refused = random.Random(8), 0
+    for _ in range(40):
+        draw = KINDS[name].draw(rng, level)
+        steps = draw.trace.split(". ")
+        left_out = rng.choice([i for i, step in enumerate(steps[:-1]) if "=" in step])
+        with suppress(TraceError):
+            verify(replace(draw, trace=". ".join(steps[:left_out] + steps[left_out + 1 :])))
+            refused -= 1
+        refused += 1
+    assert refused >= 37  # a number may be there by chance
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.name != "expressions"], ids=lambda k: k.name)
+def test_an_answer_out_of_nowhere_is_refused(kind):
+    rng, passed = random.Random(2), 0
+    for _ in range(60):
+        draw = kind.draw(rng, 3)
+        with suppress(TraceError):
+            verify(replace(draw, trace=f"1 + 1 = 2. So it is {draw.answer}."))
+            passed += 1
+    assert passed <= 6  # where the answer is 2
+
+
+def test_sentences_name_nobody_whom_the_question_does_not():
+    templates = [
+        value for module in (stories, numbers, measures, lists, logic, tracking) for value in vars(module).values()
+    ]
+    for template in (value for value in templates if isinstance(value, Template)):
+        for sentence in template.sentences:
+            named = set(re.findall(r"\{(name|other|third|fourth|vehicle|xs|ys)\}", sentence))
+            for question in template.questions:
+                assert named <= {field for _, field, _, _ in Formatter().parse(question)}, (sentence, question)
 
 
 @pytest.mark.parametrize(
@@ -162,10 +217,20 @@ def test_the_rules_give_what_a_person_gets(question, form, answer):
 @pytest.mark.parametrize(
     ("question", "form", "trace", "answer"),
     [
-        ("Today is Friday. What day of the week is it in 10 days?", "weekday_after", "", "Monday"),
-        ("Today is Monday. What day of the week was it 2 days ago?", "weekday_before", "", "Saturday"),
-        ("What date is 3 days after February 27 in a year of 365 days?", "date_after", "", "March 2"),
-        ("It is 9:50. What time is it in 2 hours and 15 minutes?", "time_after", "", "12:05"),
+        (
+            "Today is Friday. What day of the week is it in 10 days?",
+            "weekday_after",
+            "10 - 7 = 3. From Friday: Saturday, Sunday, Monday.",
+            "Monday",
+        ),
+        (
+            "Today is Monday. What day of the week was it 2 days ago?",
+            "weekday_before",
+            "From Monday: Sunday, Saturday.",
+            "Saturday",
+        ),
+        ("What date is 3 days after February 27 in a year of 365 days?", "date_after", "3 - 1 = 2.", "March 2"),
+        ("It is 9:50. What time is it in 2 hours and 15 minutes?", "time_after", "65 - 60 = 5. 11 + 1 = 12.", "12:05"),
         ("Is any of these statements true, yes or no? (1) 3 is even.", "any_true", "(1) : false.", "no"),
     ],
 )

@@ -1,11 +1,17 @@
 """lhrm-smol as `make smol` built it: served, asked once in every mode. A suite apart (make test-smol)."""
 
+import random
 import sys
 
 import pytest
 from conftest import ROOT
 from openai import OpenAI
 from served import Served
+
+from lhrm_train.config import load_config
+from lhrm_train.format import ChatTokenizer, Message, Mode, encode_answer, encode_chat
+from lhrm_train.smol.items import KINDS
+from lhrm_train.smol.questions.base import LEVELS
 
 SMOL = ROOT / "models" / "lhrm-smol"
 SUM = "A baker has 36 rolls and sells 17 of them. Then he bakes 24 more. How many rolls does he have now?"
@@ -52,3 +58,18 @@ def test_it_talks_without_thinking_and_thinks_where_steps_are_needed(client):
     assert len(hello.choices[0].message.content.split()) > 2
     assert [reply.lhrm["savings"]["method"] for reply in (hello, hard)] == ["calibration", "definition"]
     assert "43" in hard.choices[0].message.content
+
+
+@pytest.mark.smol
+@pytest.mark.parametrize("recipe", ["smol", "smol-cpu"])
+def test_what_is_taught_fits_the_lengths_of_the_recipes(recipe, reasoning_gym):
+    config, tokenizer, rng = load_config(recipe), ChatTokenizer.load(SMOL), random.Random(0)
+    samples, answers = [], []
+    for kind in KINDS.values():
+        for draw in (kind.draw(rng, level) for level in LEVELS for _ in range(20)):
+            answers.append(len(encode_answer(tokenizer, Mode.THINK, draw.trace, draw.sentence or draw.answer)))
+            samples.append(answers[-1] + len(encode_chat(tokenizer, [Message("user", draw.question)], None)))
+    assert max(answers) <= config.eval.max_new_tokens
+    # Without the longest sums and lists of animals.
+    assert sum(length > config.hft.row_length for length in samples) <= 0.002 * len(samples)
+    assert sum(length > config.hgpo.max_new_tokens for length in answers) <= 0.015 * len(answers)

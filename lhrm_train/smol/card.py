@@ -126,8 +126,7 @@ def _share(value: float) -> str:
 def _gym(measured: Measured) -> str:
     return f"""### reasoning-gym
 
-At the tasks' default difficulty, which is larger than what it is trained on. Questions that it has not seen, of
-tasks that it is trained on:
+At the tasks' default difficulty. Questions that it has not seen, of tasks that it is trained on:
 
 {_by(measured.rows[GYM], measured, level=False)}
 

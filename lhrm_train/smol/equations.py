@@ -35,16 +35,26 @@ def _value(node: ast.expr) -> Fraction:
     raise ValueError(f"{ast.unparse(node)!r} is not arithmetic")
 
 
+def chains(trace: str) -> list[list[str]]:
+    """Return the equations of `trace`, each as the members between its ="""
+    return [match[0].split(" = ") for match in _CHAIN.finditer(trace)]
+
+
+def without_equations(trace: str) -> str:
+    """Return what `trace` says around its equations."""
+    return _CHAIN.sub(" ", trace)
+
+
 def false_equation(trace: str) -> str | None:
     """Return what is wrong with the equations in `trace`, None where all are true; every = must be part of one."""
-    chains = [match[0] for match in _CHAIN.finditer(trace)]
-    if sum(chain.count("=") for chain in chains) != trace.count("="):
+    stated = chains(trace)
+    if sum(len(members) - 1 for members in stated) != trace.count("="):
         return "an equation that cannot be read"
-    for chain in chains:
+    for members in stated:
         try:
-            values = {evaluate(member) for member in chain.split("=")}
+            values = {evaluate(member) for member in members}
         except ValueError as exc:
             return str(exc)
         if len(values) != 1:
-            return f"false equation {chain}"
+            return f"false equation {' = '.join(members)}"
     return None

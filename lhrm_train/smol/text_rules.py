@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
 
+from lhrm_train.smol.equations import chains, evaluate
 from lhrm_train.smol.questions.words import SCALES
 from lhrm_train.smol.rules import claim_holds, day_of, numbers_in
 
@@ -32,12 +33,17 @@ def _weekday(signs: tuple[int, ...]) -> Rule:
     def rule(question: str, trace: str, answer: str) -> str | None:
         start = next(day for day in _WEEK if day in question)
         moved = sum(sign * n for sign, n in zip(signs, numbers_in(question), strict=True))
-        walked = re.findall("|".join(_WEEK), trace.partition("From ")[2].partition(".")[0])
-        step = 1 if signs[0] > 0 else -1
-        for a, b in itertools.pairwise(walked):
-            if _WEEK[(_WEEK.index(a) + step) % 7] != b:
-                return f"{b} does not come next to {a}"
-        return _is(_WEEK[(_WEEK.index(start) + moved) % 7], answer)
+        if wrong := _is(_WEEK[(_WEEK.index(start) + moved) % 7], answer):
+            return wrong
+        rest, worked = abs(moved) % 7, chains(trace)
+        if abs(moved) > 6 and (not worked or evaluate(worked[-1][0]) != rest):
+            return f"{rest} days count"
+        if any(int(told) != rest for told in re.findall(r"So (\d+) day", trace)):
+            return f"{rest} days count"
+        days = [_WEEK[(_WEEK.index(start) + (i if signs[0] > 0 else -i)) % 7] for i in range(1, rest + 1)]
+        if f"From {start}: {', '.join(days) or 'the same day'}." not in trace:
+            return f"the days passed are {days}"
+        return None
 
     return rule
 
@@ -45,16 +51,23 @@ def _weekday(signs: tuple[int, ...]) -> Rule:
 def _date_after(question: str, trace: str, answer: str) -> str | None:
     text = question.replace("a year of 365 days", "")
     start = day_of(text)[0]
-    days = int(re.findall(r"(\d+) days", text)[0])
+    days = int(re.findall(r"(\d+) days?", text)[0])
     end = start + timedelta(days=days)
-    return _is(f"{end:%B} {end.day}", answer)
+    if wrong := _is(f"{end:%B} {end.day}", answer):
+        return wrong
+    worked = chains(trace)
+    return None if worked and evaluate(worked[-1][0]) == end.day else f"the last equation is not {end.day}"
 
 
 def _time_after(question: str, trace: str, answer: str) -> str | None:
     hour, minute = map(int, re.findall(r"(\d+):(\d\d)", question)[0])
     for amount, unit in re.findall(r"(\d+) (hour|minute)", question):
         minute += int(amount) * (60 if unit == "hour" else 1)
-    return _is(f"{hour + minute // 60}:{minute % 60:02d}", answer)
+    if wrong := _is(f"{hour + minute // 60}:{minute % 60:02d}", answer):
+        return wrong
+    values = {evaluate(members[0]) for members in chains(trace)}
+    needed = {minute % 60, *([hour + minute // 60] if minute >= 60 else [])}
+    return None if needed <= values else "minutes or hours of the answer are not worked out"
 
 
 def _spelled(text: str) -> str:
@@ -119,9 +132,8 @@ def _order(question: str, trace: str, answer: str) -> str | None:
     ]
     if len(fitting) != 1:
         return f"{len(fitting)} orders fit"
-    for pair in re.findall(rf"(\w+) is {more} than (\w+)", trace):
-        if pair not in above:
-            return f"nobody said {pair}"
+    if set(re.findall(rf"(\w+) is {more} than (\w+)", trace)) != above:
+        return "other pairs than those that were told"
     if f"From {most} to {least}: {', '.join(fitting[0])}." not in trace:
         return "wrong order"
     asked = re.findall(rf"Who is the (second )?({most}|{least})\?", question)[0]
@@ -148,18 +160,22 @@ def _claim(question: str, trace: str, answer: str) -> str | None:
 def _boxes(question: str, trace: str, answer: str) -> str | None:
     asked = re.findall(r"(?:Where is|box is|holds) the (\w+)", question)[-1]
     where: dict[str, str] = {}
-    places = []
+    expected = []
     for thing, box, moved, target, a, b in _EVENT.findall(question):
         if thing:
             where[thing] = box
+            if thing == asked:
+                expected.append(f"The {asked} starts in the {box} box.")
             continue
         if moved:
             where[moved] = target
+            told = f"The {moved} moved" if moved == asked else f"The {moved} moved; the {asked} stays"
         else:
             where = {name: {a: b, b: a}.get(box, box) for name, box in where.items()}
-        places.append(where[asked])
-    if re.findall(r": (\w+) box\.", trace) != places:
-        return f"the places are {places}"
+            told = f"{a} and {b} swapped"
+        expected.append(f"{told}: {where[asked]} box.")
+    if not trace.startswith(" ".join(expected)):
+        return f"the steps are {expected}"
     return _is(f"the {where[asked]} box", answer)
 
 

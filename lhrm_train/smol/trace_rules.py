@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from lhrm_train.smol.questions.words import CATEGORIES
 from lhrm_train.smol.rules import (
     NO_LEAP_YEAR,
+    NUMBER_RULES,
     animals_in,
     category_in,
     claim_holds,
@@ -54,8 +55,25 @@ def _above(question: str, trace: str) -> str | None:
     return _counted([(value, told) for value, _, told in said], lambda value: int(value) > limit)
 
 
+def false_fact(claims: Sequence[str], trace: str) -> str | None:
+    """Return which fact is wrong that `trace` states about one of `claims`, or is about other numbers."""
+    for a, relation, b in re.findall(r"(\d+) is (larger|smaller) than (\d+)", trace):
+        if (int(a) > int(b)) != (relation == "larger"):
+            return f"{a} is not {relation} than {b}"
+    for number, digit, parity in re.findall(r"(\d+) ends in (\d+), so it is (even|odd)", trace):
+        if number[-1] != digit or (int(number) % 2 == 0) != (parity == "even"):
+            return f"{number} does not end in {digit} or is not {parity}"
+    told = re.findall(r"(?:\((\d+)\) )?(\d[^:.]*): (?:true|false)", trace)
+    for number, (claim, (label, fact)) in enumerate(zip(claims, told, strict=False), 1):
+        if label not in ("", str(number)) or not set(numbers_in(claim)) <= set(numbers_in(fact)):
+            return f"{fact} is not about {claim}"
+    return None
+
+
 def _verdicts(question: str, trace: str) -> str | None:
     claims = re.findall(r"\(\d+\) ([^.]+)\.", question) or [question]
+    if wrong := false_fact(claims, trace):
+        return wrong
     true = ["true" if claim_holds(claim) else "false" for claim in claims]
     said = re.findall(r": (true|false)(?: \((\d+)\))?\.", trace)
     if [verdict for verdict, _ in said] != true:
@@ -63,45 +81,61 @@ def _verdicts(question: str, trace: str) -> str | None:
     return _counted(said, lambda verdict: verdict == "true" and len(claims) > 1)
 
 
+def _verdicts_alone(question: str, trace: str) -> str | None:
+    return false_fact(re.findall(r"\(\d+\) ([^.]+)\.", question), trace)
+
+
 def _kth(question: str, trace: str) -> str | None:
-    left = numbers_in(question)
+    left, last = numbers_in(question), None
     for told, pick in re.findall(r"Of ([\d, ]+) the smallest is (\d+)\.", trace):
         if numbers_in(told) != left or int(pick) != min(left):
             return f"wrong step {told}: {pick}"
         left.remove(int(pick))
-    return None if len(left) < len(numbers_in(question)) else "no step"
+        last = int(pick)
+    return None if last == NUMBER_RULES["kth"](question) else "the last step finds another number"
 
 
 def _category(question: str, trace: str) -> str | None:
     mine = CATEGORIES[category_in(question)]
     things = re.findall(r"(\d+) ([a-z]+)", question)
-    said = re.findall(r"(\d+) ([a-z]+): (yes|no)", trace)
-    expected = [(count, thing, "yes" if thing in mine else "no") for count, thing in things]
+    expected, total = [], 0
+    for count, thing in things:
+        total += int(count) if thing in mine else 0
+        expected.append((count, thing, "yes" if thing in mine else "no", str(total) if thing in mine else ""))
+    said = re.findall(r"(\d+) ([a-z]+): (yes|no)(?:,[^.]* (\d+))?\.", trace)
     return None if said == expected else f"wrong verdicts {said}"
 
 
 def _gym_legs(question: str, trace: str) -> str | None:
-    said = [(int(n), name.strip(), int(legs)) for name, n, legs in re.findall(r"([a-z ]+): (\d+) \* (\d+)", trace)]
-    return None if said == animals_in(question) else f"wrong legs {said}"
+    said = re.findall(r"([a-z ]+): (?:(\d+) \* (\d+)|no legs)", trace)
+    found = [(name.strip(), int(count or 0) * int(legs or 0), int(legs or 0)) for name, count, legs in said]
+    expected = [(name, count * legs, legs) for count, name, legs in animals_in(question)]
+    return None if found == expected else f"wrong legs {found}"
 
 
 def _gym_letters(question: str, trace: str) -> str | None:
     letter, text = re.findall(r'"([^"]+)"', question)
-    said = re.findall(r"(\w+) (\d+)(?: \((\d+)\))?", trace.partition(". ")[0])
-    if [word for word, _, _ in said] != text.split():
+    said = trace.partition(". ")[0].split("; ")
+    if [re.split("[: ]", part)[0] for part in said] != text.split():
         return "other words"
-    total = 0
-    for word, count, running in said:
-        total += (own := word.lower().count(letter))
-        if int(count) != own or running != (str(total) if own else ""):
-            return f"wrong count behind {word}"
-    return None
+    spelled: list[tuple[str, str]] = []
+    for part in said:
+        word, _, letters = part.partition(": ")
+        if not letters and part != f"{part.removesuffix(' no')} no":
+            return f"no verdict in {part}"
+        if (letter in part.removesuffix(" no").lower()) != bool(letters):
+            return f"wrong verdict on {part}"
+        own = re.findall(r"(\w)(?: \((\d+)\))?", letters)
+        if letters and "".join(one for one, _ in own) != word:
+            return f"wrong spelling of {word}"
+        spelled += own
+    return _counted(spelled, lambda one: one.lower() == letter)
 
 
 def _months(question: str, trace: str) -> str | None:
     names = list(calendar.month_name)
     for month, days in re.findall(r"([A-Z][a-z]+) (?:has|takes) (\d+)", trace):
-        if int(days) != calendar.monthrange(NO_LEAP_YEAR, names.index(month))[1]:
+        if month not in names or int(days) != calendar.monthrange(NO_LEAP_YEAR, names.index(month))[1]:
             return f"{month} does not have {days} days"
     return None
 
@@ -118,6 +152,8 @@ TRACE_RULES: Mapping[str, TraceRule] = MappingProxyType(
         "above_count": _above,
         "count_true": _verdicts,
         "claim": _verdicts,
+        "all_true": _verdicts_alone,
+        "any_true": _verdicts_alone,
         "kth": _kth,
         "category_count": _category,
         "leg_counting": _gym_legs,

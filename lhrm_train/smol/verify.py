@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from lhrm_train.smol.equations import false_equation
+from lhrm_train.smol.operands import unfounded, wrong_last
 from lhrm_train.smol.questions.base import Draw
 from lhrm_train.smol.rules import NUMBER_RULES
 from lhrm_train.smol.text_rules import TEXT_RULES
@@ -26,6 +27,7 @@ def verify(draw: Draw) -> None:
         or _wrong_ending(draw)
         or _wrong_answer(draw)
         or _wrong_words(draw)
+        or unfounded(draw.form, draw.question, draw.trace)
         or _wrong_sentence(draw)
     )
     if problem:
@@ -41,7 +43,7 @@ def _wrong_answer(draw: Draw) -> str | None:
     rule = NUMBER_RULES.get(draw.form)
     if rule is not None:
         expected = str(rule(draw.question))
-        return None if draw.answer == expected else f"the answer is {expected}"
+        return wrong_last(draw.form, draw.trace, expected) if draw.answer == expected else f"the answer is {expected}"
     return TEXT_RULES[draw.form](draw.question, draw.trace, draw.answer)
 
 

@@ -15,7 +15,7 @@ LETTER = Template(
         'How many times is "{letter}" in the word "{word}"?',
         'Count the letter "{letter}" in "{word}".',
     ),
-    ('The letter "{letter}" is there {answer} times.', 'The count of "{letter}" is {answer}.'),
+    ('The number of "{letter}" is {answer}.', 'The count of "{letter}" is {answer}.'),
 )
 VOWELS = Template(
     "vowel_count",
@@ -42,7 +42,7 @@ ABOVE = Template(
         "Take those above {limit} out of the numbers {list}. How many are they?",
         "{name} marks every number above {limit} in {list}. How many are marked?",
     ),
-    ("{answer} of them are larger.",),
+    ("The number of larger ones is {answer}.",),
 )
 BACKWARDS = (
     'Write the word "{word}" backwards.',

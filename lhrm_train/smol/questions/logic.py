@@ -7,15 +7,16 @@ from itertools import pairwise
 
 from lhrm_train.smol.questions.base import Draw, Kind, Template, ask, closing
 from lhrm_train.smol.questions.words import NAMES, SCALES
+from lhrm_train.smol.questions.working import add
 
 COUNT_TRUE = Template(
     "count_true",
     (
         "How many of these statements are true? {list}",
         "Count the true statements. {list}",
-        "Some of these statements are false. {list} How many are true?",
+        "Some of these statements may be false. {list} How many are true?",
     ),
-    ("{answer} of them are true.",),
+    ("The number of true statements is {answer}.",),
 )
 ONE = ("Is it true that {claim}? Answer yes or no.", "Yes or no: {claim}.", "True or not: {claim}? Say yes or no.")
 ALL = (
@@ -48,21 +49,27 @@ def _taller(rng: random.Random, level: int) -> Draw:
 
 
 def _claim(rng: random.Random, level: int) -> tuple[str, str, bool]:
-    """Draw a claim about numbers: its text, its check in a few words, whether it is true."""
+    """Draw a claim about numbers: its text, the facts that decide it, whether it is true."""
     shape = rng.choice(("larger", "smaller", "even", "odd", "sum", *(("multiple",) if level > 1 else ())))
     top = 30 if level < 3 else 99
     a, b = rng.sample(range(2, 13 if shape == "sum" and level == 1 else top), 2)
     if shape in ("larger", "smaller"):
-        return f"{a} is {shape} than {b}", f"{a} and {b}", a > b if shape == "larger" else a < b
+        true = "larger" if a > b else "smaller"
+        return f"{a} is {shape} than {b}", f"{a} is {true} than {b}", shape == true
     if shape in ("even", "odd"):
-        return f"{a} is {shape}", f"{a} ends in {a % 10}", (a % 2 == 0) == (shape == "even")
+        true = "odd" if a % 2 else "even"
+        return f"{a} is {shape}", f"{a} ends in {a % 10}, so it is {true}", shape == true
     if shape == "sum":
         total = a + b if rng.random() < 0.5 else a + b + rng.choice((-10, -2, -1, 1, 2, 10))
-        return f"{a} plus {b} is {total}", f"{a} + {b} = {a + b}", total == a + b
+        return f"{a} plus {b} is {total}", _compared(add(a, b), a + b, total), total == a + b
     b = rng.randint(3, 9)
     a = b * rng.randint(2, 12) + rng.choice((0, 0, 1, 2))
     below = a // b * b
-    return f"{a} is a multiple of {b}", f"{b} * {a // b} = {below}", below == a
+    return f"{a} is a multiple of {b}", _compared(f"{b} * {a // b} = {below}", below, a), below == a
+
+
+def _compared(equation: str, value: int, claimed: int) -> str:
+    return equation if value == claimed else f"{equation}, not {claimed}"
 
 
 def _claims(rng: random.Random, level: int, count: int) -> tuple[str, list[str], list[bool]]:

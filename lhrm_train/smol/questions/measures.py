@@ -47,28 +47,28 @@ COMPOUND = Template(
 GAP = Template(
     "convert_gap",
     (
-        "How many {small} longer is {n} {large} {m} {small} than {k} {large} {j} {small}?",
+        "How many {small} more are {n} {large} {m} {small} than {k} {large} {j} {small}?",
         "What is the difference between {n} {large} {m} {small} and {k} {large} {j} {small}, in {small}?",
-        "From {n} {large} {m} {small}, {k} {large} {j} {small} are cut off. How many {small} are left?",
+        "From {n} {large} {m} {small}, {k} {large} {j} {small} are taken away. How many {small} are left?",
     ),
     ("The difference is {answer} {small}.",),
 )
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 AFTER = (
-    "Today is {day}. What day of the week is it in {n} days?",
-    "If today is {day}, which weekday comes {n} days from now?",
-    "It is {day}. What day will it be after {n} days?",
+    "Today is {day}. What day of the week is it in {n} {days}?",
+    "If today is {day}, which weekday comes {n} {days} from now?",
+    "It is {day}. What day will it be after {n} {days}?",
 )
 BEFORE = (
-    "Today is {day}. What day of the week was it {n} days ago?",
-    "If today is {day}, which weekday was it {n} days earlier?",
-    "It is {day}. {name} arrived {n} days ago. What weekday was that?",
+    "Today is {day}. What day of the week was it {n} {days} ago?",
+    "If today is {day}, which weekday was it {n} {days} earlier?",
+    "It is {day}. {name} arrived {n} {days} ago. What weekday was that?",
 )
 BOTH = (
-    "Today is {day}. A trip starts in {n} days and lasts {m} days. On what weekday is it over?",
+    "Today is {day}. A letter leaves in {n} days and arrives {m} days later. On what weekday does it arrive?",
     "It is {day}. {name} waits {n} days and then another {m} days. Which day of the week is it then?",
-    "{name} starts on a {day} and needs {n} days for one job and then {m} days for another. "
-    "On which weekday does {name} finish?",
+    "Suppose today is {day}. A course begins in {n} days, and the test is {m} days after that. "
+    "On which weekday is the test?",
 )
 MONTHS = MappingProxyType(
     {
@@ -87,9 +87,9 @@ MONTHS = MappingProxyType(
     }
 )
 DATE_AFTER = (
-    "What date is {n} days after {date} in a year of 365 days?",
-    "{name} leaves on {date} and returns {n} days later. On which date, if it is no leap year?",
-    "A parcel sent on {date} arrives {n} days later. When is that, in a year of 365 days?",
+    "What date is {n} {days} after {date} in a year of 365 days?",
+    "{name} leaves on {date} and returns {n} {days} later. On which date, if it is no leap year?",
+    "A parcel sent on {date} arrives {n} {days} later. When is that, in a year of 365 days?",
 )
 DATE_BETWEEN = Template(
     "days_between",
@@ -155,6 +155,10 @@ def _plain(
     )
 
 
+def _days(n: int) -> str:
+    return "day" if n == 1 else "days"
+
+
 def _weeks(n: int) -> str:
     """Say what is left of `n` days without whole weeks, ten of them first."""
     steps = []
@@ -162,7 +166,7 @@ def _weeks(n: int) -> str:
         if weeks:
             steps.append(f"{weeks} * 7 = {weeks * 7}, {subtract(n, weeks * 7)}.")
             n -= weeks * 7
-    return " ".join([*steps, f"So {n} {'day counts' if n == 1 else 'days count'}."])
+    return " ".join([*steps, f"So {n} {_days(n)} count{'s' if n == 1 else ''}."])
 
 
 def _walk(day: int, move: int) -> tuple[str, int]:
@@ -187,7 +191,7 @@ def _weekday(rng: random.Random, level: int) -> Draw:
     walked, end = _walk(day, -rest if back else rest)
     steps = ([_weeks(n)] if n > 6 else []) + [walked]
     form, phrases = ("weekday_before", BEFORE) if back else ("weekday_after", AFTER)
-    return _plain(rng, form, phrases, {**fields, "n": n}, (day, n), steps, DAYS[end])
+    return _plain(rng, form, phrases, {**fields, "n": n, "days": _days(n)}, (day, n), steps, DAYS[end])
 
 
 def _dates(rng: random.Random, level: int) -> Draw:
@@ -198,7 +202,7 @@ def _dates(rng: random.Random, level: int) -> Draw:
     if level == 1:
         n = rng.randint(2, 9)
         day = rng.randint(1, length - n)
-        fields |= {"date": f"{names[month]} {day}", "n": n}
+        fields |= {"date": f"{names[month]} {day}", "n": n, "days": _days(n)}
         steps = [f"{add(day, n)}, still in {names[month]}."]
         return _plain(rng, "date_after", DATE_AFTER, fields, (month, day, n), steps, f"{names[month]} {day + n}")
     day = rng.randint(length - 9, length)
@@ -207,15 +211,14 @@ def _dates(rng: random.Random, level: int) -> Draw:
     n = rng.randint(length - day + 1, length - day + (25 if level == 2 else 0) + 1)
     if level == 4:
         n = length - day + MONTHS[names[month + 1]] + rng.randint(1, 27)
-    steps, left = [f"{names[month]} has {length} days: {length} - {day} = {length - day} to its end."], n
-    left -= length - day
-    steps.append(f"{n} - {length - day} = {left}.")
+    steps, left = [f"{names[month]} has {length} days: {subtract(length, day)} to its end."], n - length + day
+    steps.append(f"{subtract(n, length - day)}.")
     for name in names[month + 1 :]:
         if left <= MONTHS[name]:
             break
-        steps.append(f"{name} takes {MONTHS[name]}: {left} - {MONTHS[name]} = {left - MONTHS[name]}.")
+        steps.append(f"{name} takes {MONTHS[name]}: {subtract(left, MONTHS[name])}.")
         left -= MONTHS[name]
-    fields |= {"date": f"{names[month]} {day}", "n": n}
+    fields |= {"date": f"{names[month]} {day}", "n": n, "days": _days(n)}
     return _plain(rng, "date_after", DATE_AFTER, fields, (month, day, n), steps, f"{name} {left}")
 
 
@@ -224,7 +227,7 @@ def _days_between(rng: random.Random, month: int, day: int, fields: dict[str, ob
     last = month + rng.randint(1, 2)
     first, end = names[month], rng.randint(2, 27)
     total = MONTHS[first] - day
-    steps = [f"{first} has {MONTHS[first]} days: {MONTHS[first]} - {day} = {total}."]
+    steps = [f"{first} has {MONTHS[first]} days: {subtract(MONTHS[first], day)}."]
     if last - month > 1:
         between = names[month + 1]
         steps.append(f"{between}: {add(total, MONTHS[between])}.")
@@ -249,12 +252,13 @@ def _clock(rng: random.Random, level: int) -> Draw:
     hours, minutes = divmod(wait, 60)
     told = f"{minutes} minutes" if not hours else f"{hours} hour{'s' if hours > 1 else ''} and {minutes} minutes"
     end = 60 * hour + minute + wait
-    steps = [f"Minutes: {minute} + {minutes} = {minute + minutes}."]
+    steps = [f"Minutes: {add(minute, minutes)}."]
+    told_hours = [f"{hour} + {hours} = {hour + hours}"] if hours else []
     if minute + minutes >= 60:
-        steps.append(f"{minute + minutes} - 60 = {minute + minutes - 60} and one hour more.")
-        steps.append(f"Hours: {hour} + {hours} + 1 = {end // 60}.")
-    elif hours:
-        steps.append(f"Hours: {hour} + {hours} = {end // 60}.")
+        steps.append(f"{subtract(minute + minutes, 60)} and one hour more.")
+        told_hours.append(f"{hour + hours} + 1 = {end // 60}")
+    if told_hours:
+        steps.append(f"Hours: {', '.join(told_hours)}.")
     fields |= {"time": _time(60 * hour + minute), "wait": told}
     return _plain(rng, "time_after", CLOCK_IN, fields, (hour, minute, wait), steps, _time(end))
 
@@ -265,11 +269,11 @@ def _minutes_between(rng: random.Random, hour: int, level: int, fields: dict[str
     to_hour = 60 - start % 60
     first, last, rest = start // 60 + 1, end // 60, end % 60
     whole = 60 * (last - first)
-    steps = [
-        f"To {first}:00: {subtract(60, start % 60)}.",
-        f"To {last}:00: {subtract(last, first)}, {multiply(last - first, 60)}.",
-        f"Together {add(to_hour, whole)}, and {add(to_hour + whole, rest)}.",
-    ]
+    steps = [f"To {first}:00: {subtract(60, start % 60)}."]
+    if whole:
+        steps.append(f"To {last}:00: {subtract(last, first)}, {multiply(last - first, 60)}.")
+        steps.append(f"Together {add(to_hour, whole)}.")
+    steps.append(f"To {end // 60}:{rest:02d}: {add(to_hour + whole, rest)}.")
     fields |= {"time": _time(start), "other": _time(end)}
     return ask(rng, CLOCK_BETWEEN, fields, (start, end), steps, end - start)
 

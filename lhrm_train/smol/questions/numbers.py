@@ -74,7 +74,7 @@ REST = Template(
         "From a box of {n} {xs}, {name} takes {x}/{y}. Then {u}/{v} of those in the box are lost. "
         "How many {xs} does the box hold?",
     ),
-    ("{answer} {xs} are left.",),
+    ("The number of {xs} left is {answer}.",),
 )
 REST_PLUS = Template(
     "fraction_plus",
@@ -86,7 +86,7 @@ REST_PLUS = Template(
         "There are {n} {xs} in a box. {x}/{y} of them are taken out, {m} are put in, and {u}/{v} of all are sold. "
         "How many {xs} are in the box?",
     ),
-    ("{answer} {xs} are left.",),
+    ("The number of {xs} left is {answer}.",),
 )
 SEQUENCE = Template(
     "sequence",
@@ -246,8 +246,9 @@ def _growing(rng: random.Random, start: int, level: int) -> tuple[list[int], lis
     values = [start]
     for difference in differences:
         values.append(values[-1] + difference)
-    said = ", ".join(f"{b} - {a} = {b - a}" for a, b in pairwise(values[:-1]))
-    return values, [f"The differences: {said}.", f"They grow by {growth}: {add(differences[-2], growth)}."]
+    said = ", ".join(subtract(b, a) for a, b in pairwise(values[:-1]))
+    grown = f"{subtract(differences[-2], differences[-3])} more each time"
+    return values, [f"The differences: {said}.", f"{grown}: {add(differences[-2], growth)}."]
 
 
 def _listed(values: list[int]) -> dict[str, object]:

@@ -15,7 +15,7 @@ COST = Template(
         "A shop sells {xs} for ${p} each. What is the price of {n} {xs}?",
         "At ${p} for one, how many dollars does {name} pay for {n} {xs}?",
     ),
-    ("{n} {xs} cost ${answer}.", "That is ${answer}.", "{name} pays ${answer}."),
+    ("{n} {xs} cost ${answer}.", "That is ${answer}."),
 )
 BASKET = Template(
     "basket",
@@ -79,7 +79,7 @@ LEFT_OVER = Template(
         "After a party there are {n} {boxes} of {m} {xs} each and {extra} loose {xs}. {k} guests take as many as they "
         "can, each the same number. How many {xs} are left?",
     ),
-    ("{answer} {xs} are left over.", "{answer} remain."),
+    ("The number of {xs} left over is {answer}.", "What remains is {answer}."),
 )
 DISTANCE = Template(
     "distance",
@@ -174,7 +174,7 @@ MISSING = Template(
         "The average of {k} numbers is {mean}. All but one of them are {list}. What is the missing number?",
         "For {k} tests {name} wants a mean of {mean}. So far the marks are {list}. "
         "Which mark is needed in the last test?",
-        "{k} numbers have the mean {mean}. Which of them is not in this list: {list}?",
+        "{k} numbers have the mean {mean}. All of them but the last are {list}. What is the last one?",
     ),
     ("The missing number is {answer}.", "It must be {answer}."),
 )
@@ -240,6 +240,17 @@ def _sharing(rng: random.Random, level: int) -> Draw:
     return ask(rng, LEFT_OVER, {**fields, "k": k, "n": n, "m": m, "extra": extra}, (n, m, extra, k), steps, total % k)
 
 
+def _times_in(whole: int, part: int) -> list[str]:
+    """Work out how often `part` goes into `whole`, less than ten times: five of it, then two, then one."""
+    steps, counts, left = [], [], whole
+    while left:
+        count = next(count for count in (5, 2, 1) if count * part <= left)
+        steps.append(f"Of {left}: {multiply(count, part)}, {subtract(left, count * part)}.")
+        counts.append(count)
+        left -= count * part
+    return [*steps, f"{' + '.join(map(str, counts))} = {sum(counts)}."] if len(counts) > 1 else steps
+
+
 def _rates(rng: random.Random, level: int) -> Draw:
     name, other = two_names(rng)
     _, xs = rng.choice(THINGS)
@@ -252,7 +263,7 @@ def _rates(rng: random.Random, level: int) -> Draw:
         return ask(rng, DISTANCE, fields, (v, t), (f"{v} km each hour, {t} hours: {multiply(v, t)}.",), v * t)
     if level == 2:
         fields |= {"d": v * t, "v": v}
-        steps = [f"{v} km take one hour.", f"{v * t} / {v} = {t}, because {multiply(t, v)}."]
+        steps = [f"{v} km take one hour.", *_times_in(v * t, v)]
         return ask(rng, DURATION, fields, (v * t, v), steps, t)
     if level == 3:
         fields |= {"v": v, "t": t, "w": w, "u": u}
@@ -261,7 +272,7 @@ def _rates(rng: random.Random, level: int) -> Draw:
     v, w = rng.randint(6, 60), rng.randint(6, 60)
     total = v + w
     fields |= {"v": v, "w": w, "d": total * t}
-    steps = [f"Together they do {add(v, w)} in one.", f"{total * t} / {total} = {t}, because {multiply(t, total)}."]
+    steps = [f"Together they do {add(v, w)} in one.", *_times_in(total * t, total)]
     return ask(rng, TOGETHER, fields, (v, w, total * t), steps, t)
 
 

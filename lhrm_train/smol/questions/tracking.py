@@ -20,7 +20,7 @@ STOCK = Template(
         "At first {name} has {a} {xs}. {events} What number of {xs} is left with {name}?",
         "{name} owns {a} {xs}. {events} How many {xs} are there in the end?",
     ),
-    ("{name} has {answer} {xs}.", "There are {answer} {xs}."),
+    ("The number of {xs} is {answer}.", "It is {answer} now."),
 )
 STARTS = ("A robot stands at ({x}, {y}).", "A token is on the field ({x}, {y}).", "A turtle begins at ({x}, {y}).")
 GRID_RULE = "Right and left change the first number, up and down the second."
@@ -47,7 +47,8 @@ def _boxes(rng: random.Random, level: int) -> Draw:
             box = rng.choice([colour for colour in colours if colour != where[thing]])
             where[thing] = box
             event = f"{name} puts the {thing} into the {box} box."
-            steps.append(f"The {thing} moved: {where[asked]} box.")
+            stays = "" if thing == asked else f"; the {asked} stays"
+            steps.append(f"The {thing} moved{stays}: {where[asked]} box.")
         sentences.append(event)
         content.append(event.removeprefix(name))
     question = " ".join([*sentences, rng.choice(BOX_ENDS).format(thing=asked)])
