@@ -9,8 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
+from lhrm_train.decoding import Draw, set_decoding_attention
 from lhrm_train.format import ChatTokenizer, Mode
 
 
@@ -27,8 +34,7 @@ def for_sampling(lm: PreTrainedModel) -> PreTrainedModel:
     lm.requires_grad_(False)
     lm.eval()
     if lm.device.type == "cpu":
-        # With one query per row, PyTorch's fused attention on CPU takes twice as long as two matrix products.
-        lm.set_attn_implementation("eager")
+        set_decoding_attention(lm)
     return lm
 
 
@@ -74,12 +80,14 @@ def _start(lm: PreTrainedModel, prompts: Sequence[Sequence[int]], samples: int, 
         return _Started(ids.repeat_interleave(samples, 0), mask.repeat_interleave(samples, 0), None)
     known = mask[:, :-1]
     positions = (known.cumsum(-1) - 1).clamp(min=0)
-    made = lm(input_ids=ids[:, :-1], attention_mask=known, position_ids=positions, use_cache=True, logits_to_keep=1)
+    made = lm.base_model(input_ids=ids[:, :-1], attention_mask=known, position_ids=positions, use_cache=True)
     made.past_key_values.batch_repeat_interleave(samples)
     return _Started(ids.repeat_interleave(samples, 0), mask.repeat_interleave(samples, 0), made.past_key_values)
 
 
-def _complete(lm: PreTrainedModel, started: _Started, config: GenerationConfig, end: int) -> list[list[int]]:
+def _complete(
+    lm: PreTrainedModel, started: _Started, config: GenerationConfig, end: int, temperature: float
+) -> list[list[int]]:
     """Complete the rows of one batch, and drop those that ended from it whenever half of it did.
 
     Lengths differ much: most direct answers end after ten tokens, and the longest would compute all rows to its end.
@@ -96,6 +104,7 @@ def _complete(lm: PreTrainedModel, started: _Started, config: GenerationConfig, 
             past_key_values=cache,
             generation_config=config,
             stopping_criteria=StoppingCriteriaList([_HalfEnded(end)]),
+            logits_processor=LogitsProcessorList([Draw(temperature)] if temperature > 0 else []),
         )
         whole: Tensor = made.sequences
         goes_on = (whole[:, -1] != end) & (whole.shape[1] < limit)
@@ -128,10 +137,9 @@ def generate(
         max_new_tokens=max_new_tokens,
         eos_token_id=end,
         pad_token_id=end,
-        do_sample=temperature > 0,
+        do_sample=False,  # Draw has drawn
         return_dict_in_generate=True,
         suppress_tokens=list(banned) or None,
-        **({"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}),
     )
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     out: list[list[list[int]]] = [[] for _ in prompts]
@@ -139,7 +147,7 @@ def generate(
     for start in range(0, len(order), together):
         chosen = order[start : start + together]
         started = _start(lm, [prompts[i] for i in chosen], samples, end)
-        completed = _complete(lm, started, copy(config), end)
+        completed = _complete(lm, started, copy(config), end, temperature)
         for place, index in enumerate(chosen):
             out[index] = completed[place * samples : (place + 1) * samples]
     return out
