@@ -131,7 +131,7 @@ def test_the_card_tells_the_training(folder, data, target, tmp_path):
     assert "of 77 validation prompts that it answers directly, in `lhrm.json`" in card
     for line in (
         "| commit | abc123 |",
-        "| row_length | 320 |",
+        "| row_length | 512 |",
         "| steps taken | 2 |",
         "| tokens trained on | 2,800 |",
         "| minutes | 1.5 |",
