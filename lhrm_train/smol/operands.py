@@ -14,15 +14,15 @@ from lhrm_train.smol.rules import NO_LEAP_YEAR, animals_in, numbers_in, unit_fac
 # Numbers that a form may bring along: of a fact that its own rule checks, or tried until they fit.
 _LENGTHS = frozenset(calendar.monthrange(NO_LEAP_YEAR, month)[1] for month in range(1, 13))
 _CONVERSIONS = ("convert", "convert_sum", "convert_gap")
-_TRIED = frozenset(range(1, 10)) | frozenset(range(10, 100, 10))
+_FACTORS = frozenset(range(1, 10)) | frozenset(range(10, 100, 10))
 Constants = Callable[[str], frozenset[int]]
 CONSTANTS: Mapping[str, Constants] = MappingProxyType(
     {
         **{form: lambda question: frozenset({1, unit_factor(question)}) for form in _CONVERSIONS},
         **{form: lambda question: _LENGTHS for form in ("date_after", "days_between")},
-        **{form: lambda question: _TRIED | {7} for form in ("weekday_after", "weekday_before", "weekday_both")},
-        **{form: lambda question: _TRIED for form in ("left_over", "duration", "together")},
-        **{form: lambda question: _TRIED | {0, 11, 12} for form in ("claim", "count_true", "all_true", "any_true")},
+        **{form: lambda question: _FACTORS | {7} for form in ("weekday_after", "weekday_before", "weekday_both")},
+        **{form: lambda question: _FACTORS for form in ("left_over", "duration", "together")},
+        **{form: lambda question: _FACTORS | {0, 11, 12} for form in ("claim", "count_true", "all_true", "any_true")},
         "time_after": lambda question: frozenset({1, 60}),
         "minutes_between": lambda question: frozenset({0, 60, numbers_in(question)[0] + 1}),
         **{form: lambda question: frozenset({1}) for form in ("fraction", "fraction_rest", "fraction_plus")},
