@@ -111,7 +111,7 @@ class HFTConfig(Settings):
     parentheses).
     """
 
-    steps: Count = 3500
+    steps: Count = 2400
     epochs: NotNegative = 0.0  # (3) passes over a finite data set; above 0 it replaces `steps`
     rows: Count = 10  # packed rows per micro-batch
     accumulation: Count = 1  # micro-batches per update
@@ -161,7 +161,7 @@ class HGPOConfig(Settings):
 
     preset: Literal["lhrm", "paper"] = "lhrm"
     objective: ObjectiveName = "hgpo"  # a row of objectives.OBJECTIVES
-    steps: Count = 80
+    steps: Count = 60
     prompts: Count = 128  # (256)
     rollouts: Pair = 4  # N; (4), half per mode
     temperature: Positive = 1.0  # (not stated: 1.0)

@@ -124,8 +124,8 @@ def test_a_dry_run_of_a_recipe_whose_base_is_not_here(tmp_path):
 def test_a_dry_run_of_the_nano(tmp_path):
     done = call("run", "nano", "--dry-run", "--set", "threads=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "HFT: 3500 updates; a micro-batch is (22, 224) ids" in done.stdout
-    assert "HGPO: 80 steps of 128 prompts x 4 rollouts" in done.stdout
+    assert "HFT: 2400 updates; a micro-batch is (22, 224) ids" in done.stdout
+    assert "HGPO: 60 steps of 128 prompts x 4 rollouts" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
