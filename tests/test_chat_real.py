@@ -244,7 +244,7 @@ def test_a_bias_moves_the_answer_only(ask, natural):
 @pytest.mark.parametrize("wish", list(Wish))
 def test_several_choices_are_what_single_requests_with_their_seeds_give(ask, wish):
     text = "Reverse the word planet, please, and tell me a story."
-    fields = {"temperature": 1.5, "max_tokens": 60}
+    fields = {"temperature": 2.0, "max_tokens": 60}
     body, _, calls = ask(wish, text, n=3, seed=11, **fields)
     singles = [ask(wish, text, seed=11 + index, **fields)[0] for index in range(3)]
     for index, single in enumerate(singles):
