@@ -130,6 +130,7 @@ def test_the_card_tells_the_training(folder, data, target, tmp_path):
     card = (target / "README.md").read_text()
     assert "of 77 validation prompts that it answers directly, in `lhrm.json`" in card
     for line in (
+        "| base | runs/smol/base |",
         "| commit | abc123 |",
         "| row_length | 512 |",
         "| steps taken | 2 |",
@@ -145,6 +146,14 @@ def test_the_card_tells_the_training(folder, data, target, tmp_path):
     assert (target / "evaluation" / "hft.png").read_bytes() == b"curves of hft"
     assert f"Curves: **not available**, {run}/hgpo/curves.png does not exist." in card
     assert json.loads((target / "evaluation" / "run.json").read_text())["seconds"] == {"hft": 90.0}
+
+
+def test_the_card_says_that_the_model_was_trained_further(folder, data, target, tmp_path):
+    base = {**asdict(load_config("smol-cpu"))["base"], "path": str(target)}
+    run = finished_run(tmp_path / "run", data, base=base)
+    write_card(folder, target, data, Run.of(run, target, data))
+    card = (target / "README.md").read_text()
+    assert f"| base | {target} as it was at the first commit below, trained further |" in card
 
 
 def test_a_run_of_another_model_or_other_data_is_refused(data, target, tmp_path):

@@ -91,10 +91,16 @@ def training_section(run: Run | None, evaluation: Path) -> str:
     if run is None:
         return "## Training\n\n**Not available**: the card was written without the folder of the run (`--run`).\n"
     shutil.copyfile(run.folder / RECORD, evaluation / RECORD)
-    facts = {"base": run.record["config"]["base"]["path"], **environments_of(run.record)}
+    facts = {"base": _base(run, evaluation.parent), **environments_of(run.record)}
     about = markdown(["what", "value"], [[name, str(value)] for name, value in facts.items()])
     stages = "\n".join(_stage(run, stage, evaluation) for stage in STAGES)
     return f"## Training\n\n{about}\n\nEvery setting is in [`run.json`](evaluation/{RECORD}).\n\n{stages}"
+
+
+def _base(run: Run, model: Path) -> str:
+    base: str = run.record["config"]["base"]["path"]
+    again = Path(base).resolve() == model.resolve()
+    return f"{base} as it was at the first commit below, trained further" if again else base
 
 
 def _stage(run: Run, stage: str, evaluation: Path) -> str:
