@@ -129,7 +129,7 @@ def install_dev(plan: Plan, run: Run) -> None:
     gym = pip_command(plan, "install", "--no-deps", "--no-build-isolation", "-r", str(plan.constraints("gym")))
     done = run(gym, True)
     if done.code != 0:
-        # Parts of it are built from source, and nothing else depends on it.
+        # Parts of it are built from source; only its own questions and lhrm-smol's data need it.
         say(f"going on without reasoning-gym, which needs Python's headers to build ({last_line(done.errors)})")
 
 

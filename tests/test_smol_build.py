@@ -16,6 +16,7 @@ from lhrm_train.smol.answers import SYSTEM
 from lhrm_train.smol.build import GGUF, WHEEL, BuildError, build, fetch_gguf, make_base
 from lhrm_train.smol.delta import logits_of, make_delta
 from lhrm_train.smol.perplexity import Perplexities, perplexities, perplexity
+from lhrm_train.sources import DataError
 from tests.test_init_gguf import gguf_parts, write_gguf
 from tests.test_smol_delta import gap, trained
 
@@ -126,10 +127,36 @@ def test_the_command_makes_everything(published, tmp_path, monkeypatch, capsys):
     delta = ("--trained", str(goal), "--out", str(tmp_path / "delta"), "--rank", "3")
     assert called(monkeypatch, *work, "delta", *delta) == 0
     assert "kept=0.99" in capsys.readouterr().out
+    none = ("--data", str(tmp_path / "answers.jsonl"))
+    assert called(monkeypatch, *work, "perplexity", "--model", str(base), *none) == 1
+    assert "answers.jsonl: holds no rows" in capsys.readouterr().err
     assert called(monkeypatch, *work, "data", "--base", str(tmp_path / "nowhere")) == 1
     assert "not an LHRM checkpoint" in capsys.readouterr().err
     assert called(monkeypatch, "--work", str(tmp_path / "new"), "data", "--base", str(base)) == 1
     assert "make it with `python -m lhrm_train.smol answers`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("answers", "--samples", "0"), "argument --samples: 0: must be at least 1"),
+        (("data", "--scale", "0"), "argument --scale: 0: must be above 0 and at most 100"),
+        (("data", "--scale", "nan"), "argument --scale: nan: must be above 0"),
+        (("evaluate", "--gym", "0"), "argument --gym: 0: must be at least 1"),
+        (("delta", "--trained", "x", "--rank", "-1"), "argument --rank: -1: must be at least 1"),
+    ],
+)
+def test_a_count_that_means_nothing_is_refused(monkeypatch, capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        called(monkeypatch, *arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_without_reasoning_gym_nothing_is_sampled(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    monkeypatch.setattr("lhrm_train.smol.build.make_base", lambda _: pytest.fail("a base was made"))
+    assert called(monkeypatch, "--work", str(tmp_path), "prepare") == 1
+    assert "pip install 'lhrm[gym]'" in capsys.readouterr().err
 
 
 def test_perplexity_is_the_mean_over_answer_tokens(published, tmp_path):
@@ -146,7 +173,9 @@ def test_perplexity_is_the_mean_over_answer_tokens(published, tmp_path):
         ids = tokenizer.encode_text(answer)
         with torch.inference_mode():
             logprobs = model(input_ids=torch.tensor([start + ids])).logits[0].float()
-            logprobs[:, list(astuple(tokenizer.tags))] = -torch.inf
+            # It may stop, as the base may; the other tags are no candidates.
+            never = set(astuple(tokenizer.tags)) - {tokenizer.tags.no_think_end}
+            logprobs[:, list(never)] = -torch.inf
             logprobs = logprobs.log_softmax(-1)
         total -= sum(float(logprobs[len(start) + i - 1, token]) for i, token in enumerate(ids))
         count += len(ids)
@@ -159,9 +188,10 @@ def test_perplexity_is_the_mean_over_answer_tokens(published, tmp_path):
     measured = perplexities(base, base, data)
     assert measured == Perplexities(model=value, base=bare, base_with_system=told, tokens=count)
     assert measured.ratio == value / min(bare, told)
-    data.write_text("")
-    with pytest.raises(ValueError, match="holds no answers"):
-        perplexity(base, data, None)
+    for text, message in (("", "holds no rows"), ('{"answer": "a"}\n', r"held\.jsonl:1: prompt = None: expected text")):
+        data.write_text(text)
+        with pytest.raises(DataError, match=message):
+            perplexity(base, data, None)
 
 
 def forced_prompt(tokenizer, prompt):

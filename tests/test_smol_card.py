@@ -4,16 +4,19 @@ import json
 import re
 import shutil
 import sys
+from collections import Counter
 from dataclasses import asdict, replace
 
 import pytest
 from conftest import NANO
 
+from lhrm_train.atomic import write_json
 from lhrm_train.bars import bar_table
 from lhrm_train.config import ConfigError, EvalConfig, RewardConfig, RunConfig, load_config
 from lhrm_train.digest import data_digest
 from lhrm_train.format import Manifest, Message, Mode, SavingsCalibration, encode_answer
 from lhrm_train.problems import Problem
+from lhrm_train.rewards.table import scorer
 from lhrm_train.rows import ModeSamples, Row, row_log
 from lhrm_train.samplers import LocalSampler
 from lhrm_train.smol import __main__ as command
@@ -21,7 +24,7 @@ from lhrm_train.smol import evaluation as smol_evaluation
 from lhrm_train.smol.bars import bars
 from lhrm_train.smol.card import card_text, write_card
 from lhrm_train.smol.data import CHAT_SCORER
-from lhrm_train.smol.evaluation import EXAMPLES, PERPLEXITY, measure_smol, question_sets
+from lhrm_train.smol.evaluation import EXAMPLES, HELD_OUT, PERPLEXITY, measure_smol, question_sets
 from lhrm_train.smol.examples import Example, answer_freely, texts
 from lhrm_train.smol.measured import Measured, _perplexities
 from lhrm_train.smol.perplexity import Perplexities
@@ -76,8 +79,10 @@ def test_everything_is_measured_and_written(folder, data, target):
     assert "| 38471" not in card
     assert "What is 38471+92615?" in card
     for name in re.findall(r"\]\((evaluation/[^)]+)\)", card):
-        assert (target / name).stat().st_size > 1000
+        assert (target / name).stat().st_size > (1000 if name.endswith(".png") else 0)
     assert len((target / "evaluation" / EXAMPLES).read_text().splitlines()) == 4
+    for name, source in ((PERPLEXITY, folder), (HELD_OUT, data)):
+        assert (target / "evaluation" / name).read_bytes() == (source / name).read_bytes()
     assert {path.name for path in (target / "evaluation").glob("*.gz")} == {
         "test.jsonl.gz",
         "everyday.jsonl.gz",
@@ -89,9 +94,41 @@ def test_everything_is_measured_and_written(folder, data, target):
     assert 1 <= told["model"] < min(told["base"], told["base_with_system"])
 
 
-def test_more_questions_of_a_task_than_training_leaves_out_are_refused(data, reasoning_gym):
-    with pytest.raises(ConfigError, match="gym = 201: at most 200 of a task"):
-        question_sets(data, CONFIG, 201)
+@pytest.mark.parametrize("count", [-1, 0, 201])
+def test_more_questions_of_a_task_than_training_leaves_out_are_refused(data, reasoning_gym, count):
+    with pytest.raises(ConfigError, match=f"gym = {count}: 1 to 200 of a task"):
+        question_sets(data, CONFIG, count)
+
+
+@pytest.mark.parametrize(
+    ("task", "said", "score"),
+    [
+        ("letter_counting", "{}", 1),
+        ("letter_counting", "It is {}.", 1),
+        ("letter_counting", "{}0", 0),  # the verifier gives .5
+        ("leg_counting", " {}. ", 1),
+        ("chain_sum", "{}5", 0),
+        ("number_sequence", "The next one is {}.", 1),
+        ("spell_backward", "{}.", 1),
+        ("spell_backward", "It is {}.", 0),
+        ("spell_backward", "x{}", 0),
+        ("word_sorting", "{}.", 1),
+        ("word_sorting", "{}, zebra", 0),
+        ("number_sorting", "{}", 1),
+        ("time_intervals", "{}", 1),
+        ("fraction_simplification", "{}", 1),
+        ("fraction_simplification", "0.5", 0),
+        ("calendar_arithmetic", "{}.", 1),
+    ],
+)
+def test_an_answer_to_reasoning_gym_is_right_or_wrong(data, reasoning_gym, task, said, score):
+    sets = question_sets(data, CONFIG, 10)
+    asked = [one for name in ("gym", "gym-other") for one in sets[name].problems if one.kind == task]
+    assert len(asked) == 10
+    for problem in asked:
+        rate = scorer(problem.scorer, CONFIG.reward)
+        assert rate(problem, said.format(problem.reference)) == score
+        assert rate(problem, "") == 0
 
 
 def test_the_card_names_what_it_lacks(folder, data, target):
@@ -102,6 +139,11 @@ def test_the_card_names_what_it_lacks(folder, data, target):
     assert "**Not available**: the card was written without the folder of the run" in card
     assert "| **test** | all | all | 3 | " in card
     assert "held-out-answers: 1 rows." in card
+    assert "Settings: **not available**." in card
+    write_json(data / "settings.json", {"seed": 6, "answers": {"samples": 2, "model": "tiny"}})
+    write_card(folder, target, data, None)
+    (data / "settings.json").unlink()
+    assert "Settings: seed 6, answers samples 2, model tiny." in (target / "README.md").read_text()
 
 
 def finished_run(folder, data, **about):
@@ -281,9 +323,10 @@ def met(found):
 def test_a_model_that_does_what_it_should_meets_every_bar():
     answers = met(measured([HARD, EASY, EASY, EASY], [CHAT] * 19 + [THOUGHT_CHAT], GYM))
     beside = [name for name, answer in answers.items() if answer is None]
-    assert [where for _, where in beside] == ["everyday prompts, beside"]
+    levels, other = "held-out questions, levels 2 and up, beside", "other tasks of reasoning-gym, beside"
+    assert Counter(where for _, where in beside) == {levels: 3, other: 3, "everyday prompts, beside": 1}
     assert {answer for name, answer in answers.items() if name not in beside} == {True}
-    assert len(answers) == 11
+    assert len(answers) == 17
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import json
 from collections import Counter
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, replace
 
 import pytest
 
@@ -191,13 +191,18 @@ def test_rows_of_other_settings_are_refused(base, tmp_path):
         sample_answers(base, out, Sampling("another"))
 
 
-def test_answers_are_read_each_once(tmp_path):
+def test_answers_are_read_each_once(tmp_path, monkeypatch):
+    asked = [replace(everyday.prompts()[0], prompt=prompt, answer="") for prompt in ("hi", "bye")]
+    monkeypatch.setattr(answers_module, "prompts", lambda: asked)
     out = tmp_path / "answers.jsonl"
     with pytest.raises(AnswersError, match="no such file; make it with"):
         read_answers(out)
-    row = {"prompt": "hi", "answers": ["Hello!", "Hi.", "Hello!"], "rejected": {}, "sampling": {}}
+    row = {"prompt": "hi", "answers": ["Hello!", "Hi.", "Hello!"], "rejected": {}, "sampling": {"seed": 3}}
     out.write_text(json.dumps(row) + "\n")
-    assert read_answers(out) == {"hi": ("Hello!", "Hi.")}
+    with pytest.raises(AnswersError, match=r"1 of 2 prompts were not asked yet, the first 'bye'; go on with"):
+        read_answers(out)
+    out.write_text(json.dumps(row) + "\n" + json.dumps({**row, "prompt": "bye", "answers": []}) + "\n")
+    assert read_answers(out) == ({"hi": ("Hello!", "Hi."), "bye": ()}, {"seed": 3})
     out.write_text('{"prompt": "hi"}\n')
     with pytest.raises(AnswersError, match=r"answers\.jsonl:1: KeyError\('answers'\)"):
         read_answers(out)

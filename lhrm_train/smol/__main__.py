@@ -11,6 +11,21 @@ from lhrm_train.format import Mode
 from lhrm_train.smol.mixture import SEED
 
 WORK = Path("runs/smol")
+LARGEST_SCALE = 100.0
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
+def _scale(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= LARGEST_SCALE:
+        raise argparse.ArgumentTypeError(f"{text}: must be above 0 and at most {LARGEST_SCALE}")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -24,10 +39,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--base", type=Path, help="checkpoint; default: base in the work folder")
         command.add_argument("--seed", type=int, default=SEED)
         if name != "data":
-            command.add_argument("--samples", type=int, default=8, help="answers sampled per everyday prompt")
-            command.add_argument("--batch", type=int, help="answers sampled at once; default: 64, on a GPU 1024")
+            command.add_argument("--samples", type=_count, default=8, help="answers sampled per everyday prompt")
+            command.add_argument("--batch", type=_count, help="answers sampled at once; default: 64, on a GPU 1024")
         if name != "answers":
-            command.add_argument("--scale", type=float, default=1.0, help="factor on the number of questions")
+            command.add_argument("--scale", type=_scale, default=1.0, help="factor on the number of questions")
     calibrate = commands.add_parser("calibrate", help="write the savings calibration into a trained checkpoint")
     calibrate.add_argument("--model", type=Path, required=True, help="trained checkpoint, before its delta is made")
     calibrate.add_argument("--out", type=Path, help="raw rows; default: calibration in the work folder")
@@ -35,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     delta.add_argument("--base", type=Path, help="checkpoint it was trained from; default: base in the work folder")
     delta.add_argument("--trained", type=Path, required=True, help="trained checkpoint")
     delta.add_argument("--out", type=Path, default=Path("models/lhrm-smol/delta"))
-    delta.add_argument("--rank", type=int, default=64, help="of the factors of every matrix")
+    delta.add_argument("--rank", type=_count, default=64, help="of the factors of every matrix")
     build = commands.add_parser("build", help="make the model from base and delta")
     build.add_argument("--target", type=Path, default=Path("models/lhrm-smol"))
     measure = commands.add_parser("perplexity", help="of a model on held-out answers of the base")
@@ -46,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure a model and write its card; goes on if stopped")
     evaluate.add_argument("--model", type=Path, default=Path("models/lhrm-smol"))
     evaluate.add_argument("--out", type=Path, help="raw rows; default: evaluation in the work folder")
-    evaluate.add_argument("--gym", type=int, default=40, help="questions of each reasoning-gym task")
+    evaluate.add_argument("--gym", type=_count, default=40, help="questions of each reasoning-gym task")
     evaluate.add_argument("--run", type=Path, help="folder of the run that trained it, for the card")
     for command in (calibrate, evaluate):
         command.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one setting")
@@ -135,6 +150,9 @@ def _evaluate(arguments: argparse.Namespace) -> str:
 
 
 def _prepare(arguments: argparse.Namespace) -> str:
+    from lhrm_train.smol.data import require_packages
+
+    require_packages()  # before half an hour of sampling
     base = _base(arguments)
     return f"{_answers(arguments, base)}\n{_data(arguments, base)}"
 

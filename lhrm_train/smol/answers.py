@@ -39,11 +39,23 @@ class Sampling:
     seed: int = 0
 
 
-def read_answers(path: Path) -> Answers:
-    """Return the accepted answers of every prompt. Raises AnswersError for a file that is missing or broken."""
+def read_answers(path: Path) -> tuple[Answers, Mapping[str, Any]]:
+    """Return the accepted answers of every prompt, and how they were sampled.
+
+    Raises AnswersError for a file that is missing or broken, or that lacks a prompt because sampling was stopped.
+    """
     if not path.is_file():
         raise AnswersError(f"answers {path}: no such file; make it with `python -m lhrm_train.smol answers`")
-    return {row["prompt"]: tuple(dict.fromkeys(row["answers"])) for row in _rows(path)}
+    rows = _rows(path)
+    answers = {row["prompt"]: tuple(dict.fromkeys(row["answers"])) for row in rows}
+    asked = _asked()
+    missing = [prompt for prompt in asked if prompt.prompt not in answers]
+    if missing:
+        raise AnswersError(
+            f"answers {path}: {len(missing)} of {len(asked)} prompts were not asked yet, the first "
+            f"{missing[0].prompt!r}; go on with `python -m lhrm_train.smol answers`"
+        )
+    return answers, rows[-1]["sampling"] if rows else {}
 
 
 def sample_answers(base: Path, out: Path, sampling: Sampling, *, chunk: int = 64, batch: int = 64) -> Counter[str]:
@@ -56,7 +68,7 @@ def sample_answers(base: Path, out: Path, sampling: Sampling, *, chunk: int = 64
     from lhrm_train.samplers import load_for_evaluation
 
     done = _done(out, sampling)
-    asked = [prompt for prompt in prompts() if not prompt.answer]
+    asked = _asked()
     missing = [prompt for prompt in asked if prompt.prompt not in done]
     lm, tokenizer = load_for_evaluation(base)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +86,10 @@ def sample_answers(base: Path, out: Path, sampling: Sampling, *, chunk: int = 64
             finished = len(done) + start + len(part)
             print(f"answers: {finished}/{len(asked)} prompts, {said - began:.0f} s, {dict(total)}", file=sys.stderr)
     return total
+
+
+def _asked() -> list[Prompt]:
+    return [prompt for prompt in prompts() if not prompt.answer]
 
 
 def _done(out: Path, sampling: Sampling) -> set[str]:

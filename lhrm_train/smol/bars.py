@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lhrm_train.bars import Bar, at_least, at_most, points
 from lhrm_train.report import RANDOM_HACC, Summary, shown
-from lhrm_train.smol.evaluation import EVERYDAY, GYM, TEST
+from lhrm_train.smol.evaluation import EVERYDAY, GYM, GYM_OTHER, TEST
 from lhrm_train.smol.measured import HARD_LEVEL, Measured
+from lhrm_train.smol.questions.base import KNOWN_LEVEL
 
 HARD_GAIN = 0.20  # forced think over forced no-think
 FREE_LOSS = 0.02  # free choice below always-think
@@ -19,17 +22,23 @@ def bars(measured: Measured) -> list[Bar]:
     """Return every bar with what the rows and perplexities say. Raises ConfigError for a set without usable rows."""
     test, gym, everyday = (measured.summary(name) for name in (TEST, GYM, EVERYDAY))
     hard = measured.summary(TEST, measured.hard)
-    unseen = "unseen questions of reasoning-gym"
+    unseen = "unseen questions of the trained tasks of reasoning-gym"
     questions = {"held-out questions": test, unseen: gym}
-    gained = {f"held-out questions, levels {HARD_LEVEL} and up": hard, f"{unseen}, which has no levels": gym}
+    gained = {f"held-out questions, levels {HARD_LEVEL} and up": hard, f"{unseen}, which have no levels": gym}
+    beside = {
+        f"held-out questions, levels {KNOWN_LEVEL + 1} and up, beside": measured.summary(TEST, measured.unknown),
+        "other tasks of reasoning-gym, beside": measured.summary(GYM_OTHER),
+    }
     kept = 1 - everyday.think_rate
     ratio = measured.perplexity.ratio
     return [
         *(_gain(name, part) for name, part in gained.items()),
         *(_loss(name, part) for name, part in questions.items()),
-        *(_tokens(name, part, TOKENS) for name, part in questions.items()),
-        _tokens("everyday prompts, beside", everyday, None),
+        *(_beside(_loss(name, part)) for name, part in beside.items()),
+        *(_tokens(name, part) for name, part in questions.items()),
+        *(_beside(_tokens(name, part)) for name, part in {**beside, "everyday prompts, beside": everyday}.items()),
         *(_hacc(name, part) for name, part in questions.items()),
+        *(_beside(_hacc(name, part)) for name, part in beside.items()),
         Bar(
             "answered without thinking",
             "everyday prompts",
@@ -47,6 +56,11 @@ def bars(measured: Measured) -> list[Bar]:
     ]
 
 
+def _beside(bar: Bar) -> Bar:
+    """Show what a bar measures where nothing is required."""
+    return replace(bar, required="-", met=None)
+
+
 def _gain(name: str, part: Summary) -> Bar:
     value = part.accuracy_think - part.accuracy_no_think
     required = f"at least {100 * HARD_GAIN:.0f} points"
@@ -59,11 +73,9 @@ def _loss(name: str, part: Summary) -> Bar:
     return Bar("free choice minus always-think", name, required, points(value), at_least(value, -FREE_LOSS))
 
 
-def _tokens(name: str, part: Summary, most: float | None) -> Bar:
+def _tokens(name: str, part: Summary) -> Bar:
     value, what = 1 - part.cut, "completion tokens of the free choice, share of always-think's"
-    if most is None:
-        return Bar(what, name, "-", shown(value, ".2%"), None)
-    return Bar(what, name, f"at most {most:.0%}", shown(value, ".2%"), at_most(value, most))
+    return Bar(what, name, f"at most {TOKENS:.0%}", shown(value, ".2%"), at_most(value, TOKENS))
 
 
 def _hacc(name: str, part: Summary) -> Bar:

@@ -13,8 +13,9 @@ from lhrm_train.format import NO_THINK_OPEN, THINK_OPEN, ChatTokenizer, SavingsC
 from lhrm_train.report import baseline_lines, group, key_line, markdown, shown, table
 from lhrm_train.rows import Row, write_rows
 from lhrm_train.smol.bars import bars
-from lhrm_train.smol.evaluation import EVERYDAY, EXAMPLES, GYM, GYM_OTHER, TEST
+from lhrm_train.smol.evaluation import EVERYDAY, EXAMPLES, GYM, GYM_OTHER, HELD_OUT, PERPLEXITY, TEST
 from lhrm_train.smol.measured import HARD_LEVEL, Measured
+from lhrm_train.smol.questions.base import KNOWN_LEVEL
 from lhrm_train.smol.training import Run, data_section, training_section
 
 SHOWN = 3  # examples of each sort
@@ -46,7 +47,8 @@ def write_card(folder: Path, target: Path, data: Path, run: Run | None) -> str:
         write_rows(evaluation / f"{name}.jsonl.gz", rows)
     for plot in (DIFFICULTY, CURVE):
         shutil.copyfile(folder / TEST / plot, evaluation / plot)
-    shutil.copyfile(folder / EXAMPLES, evaluation / EXAMPLES)
+    for file in (folder / EXAMPLES, folder / PERPLEXITY, data / HELD_OUT):
+        shutil.copyfile(file, evaluation / file.name)
     recipe = data_section(data, tokenizer), training_section(run, evaluation)
     write_text(target / "README.md", card_text(measured, tokenizer.manifest.savings_calibration, *recipe))
     return key_line(measured.figures)
@@ -77,6 +79,9 @@ def _method(measured: Measured, calibration: SavingsCalibration | None) -> str:
 {settings["max_new_tokens"]} new tokens. Free choice: think iff P(think) >= 0.5. Hybrid Accuracy: share of prompts where
 the free choice is the mode with the higher mean score; means within {measured.margin:g} go to the mode with fewer
 tokens. Tokens are completion tokens; a saving holds for this mix only. Raw rows are in `evaluation/`.
+The content of level {KNOWN_LEVEL} (times tables, the day after Monday) was trained on in other wordings, that of the
+other levels was not. On reasoning-gym an answer is right or wrong (`lhrm_train/smol/right.py`); the parts of a
+score that its verifiers give do not count.
 Calibration of the saving that a server states: {savings}.
 """
 
@@ -113,7 +118,8 @@ answered without thinking; {f["everyday_fluent"]:.1%} of the answers break none 
 (`lhrm_train/smol/fluency.py`). The free choice takes {f["everyday_tokens_free"]:.1f} tokens to answer one, always-think
 {f["everyday_tokens_think"]:.1f}: {_share(f["everyday_tokens_ratio"])} of them.
 
-Perplexity on the base's own answers to such prompts ({perplexity.tokens} tokens): {perplexity.model:.2f}, of the base
+Perplexity on [the base's own answers](evaluation/{HELD_OUT}) to such prompts
+({perplexity.tokens} tokens): {perplexity.model:.2f}, of the base
 {perplexity.base:.2f}, and {perplexity.base_with_system:.2f} behind the system message with which they were sampled. The
 model has {f["perplexity_ratio"]:.2f} times the lower of the two.
 """

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lhrm_train.atomic import write_text
+from lhrm_train.atomic import write_json, write_text
+from lhrm_train.records import package
 from lhrm_train.smol.answers import Answers, read_answers
 from lhrm_train.smol.everyday import IDENTITY, Prompt, prompts, prompts_of
 from lhrm_train.smol.items import Item, items
@@ -18,6 +19,7 @@ Row = dict[str, Any]
 CHAT_SCORER = "lhrm_train.smol.fluency:fluent"
 CHAT_KIND, CHAT_LEVEL = "everyday", 0
 FILES = ("hft", "prompts", "validation", "test", "test-chat", "held-out-answers")
+SETTINGS = "settings.json"
 
 
 class Conversation:
@@ -41,9 +43,11 @@ class Conversation:
 def write_data(out: Path, answers_file: Path, seed: int = SEED, scale: float = 1.0) -> dict[str, list[Row]]:
     """Write the files of `FILES` as `out`/NAME.jsonl, the same for the same arguments, and return their rows.
 
-    Raises AnswersError when `answers_file` cannot be used, ItemError when a split has too few questions.
+    What they were made with goes into `SETTINGS` beside them. Raises AnswersError when `answers_file` cannot be used or
+    lacks a prompt, ItemError when a split has too few questions, ConfigError without reasoning-gym.
     """
-    answers = read_answers(answers_file)
+    require_packages()
+    answers, sampling = read_answers(answers_file)
     mixture = Mixture().scaled(scale)
     made = {
         "hft": _demonstrations(mixture, answers, seed),
@@ -55,7 +59,13 @@ def write_data(out: Path, answers_file: Path, seed: int = SEED, scale: float = 1
     }
     for name, rows in made.items():
         write_text(out / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_json(out / SETTINGS, {"seed": seed, "scale": scale, "answers": sampling})
     return made
+
+
+def require_packages() -> None:
+    """Raise ConfigError unless the packages that questions come from are installed."""
+    package("reasoning_gym", "gym")
 
 
 def _conversation(mixture: Mixture, seed: int, split: str, part: str) -> Conversation:

@@ -20,6 +20,7 @@ from lhrm_train.sources import read_problems
 # Of the tasks of reasoning-gym that it is trained on, questions that it has not seen; and of other tasks.
 TEST, EVERYDAY, GYM, GYM_OTHER = "test", "everyday", "gym", "gym-other"
 PERPLEXITY, EXAMPLES, INPUTS = "perplexity.json", "examples.jsonl", "inputs.json"
+HELD_OUT = "held-out-answers.jsonl"  # in the data folder
 # Tasks of reasoning-gym that nothing is trained on, near the trained kinds.
 OTHER_TASKS = (
     "basic_arithmetic",
@@ -30,6 +31,7 @@ OTHER_TASKS = (
     "time_intervals",
     "word_sorting",
 )
+GYM_SCORER = "lhrm_train.smol.right:right"  # the share of right answers, where the verifiers give parts
 EXAMPLES_OF = {TEST: 60, EVERYDAY: 12}
 
 
@@ -38,7 +40,7 @@ def measure_smol(model: Path, base: Path, data: Path, out: Path, config: RunConf
 
     Raises ConfigError where `out` is of another model, base or data, or a set cannot be read.
     """
-    held_out = data / "held-out-answers.jsonl"
+    held_out = data / HELD_OUT
     _refuse_others(
         out, {"model": weights_digest(model), "base": weights_digest(base), "answers": digest_of([held_out])}
     )
@@ -64,18 +66,19 @@ def _refuse_others(out: Path, inputs: Mapping[str, str]) -> None:
 def question_sets(data: Path, config: RunConfig, gym_per_task: int) -> dict[str, Questions]:
     """Return the held-out questions, the everyday prompts and reasoning-gym's questions, by name.
 
-    Raises ConfigError for more questions of a task than training leaves out.
+    Raises ConfigError unless `gym_per_task` is at least 1 and at most what training leaves out.
     """
     files = {TEST: data / "test.jsonl", EVERYDAY: data / "test-chat.jsonl"}
     sets = {
         name: questions_of(replace(config.test, source="jsonl", files=(str(path),)), config)
         for name, path in files.items()
     }
-    if gym_per_task > EVALUATION_QUESTIONS:
-        raise ConfigError(f"gym = {gym_per_task}: at most {EVALUATION_QUESTIONS} of a task are kept out of training")
+    if not 1 <= gym_per_task <= EVALUATION_QUESTIONS:
+        raise ConfigError(f"gym = {gym_per_task}: 1 to {EVALUATION_QUESTIONS} of a task are kept out of training")
     for name, tasks in ((GYM, tuple(SETTINGS)), (GYM_OTHER, OTHER_TASKS)):
         gym = DataConfig(source="gym", files=tasks, limit=gym_per_task, seed=EVALUATION_SEED)
-        sets[name] = Questions(f"reasoning-gym, {name}", read_problems(gym))
+        problems = [replace(problem, scorer=GYM_SCORER) for problem in read_problems(gym)]
+        sets[name] = Questions(f"reasoning-gym, {name}", problems)
     return sets
 
 

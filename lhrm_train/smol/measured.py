@@ -15,6 +15,7 @@ from lhrm_train.rows import Row, row_log
 from lhrm_train.smol.evaluation import EVERYDAY, EXAMPLES, GYM, GYM_OTHER, PERPLEXITY, TEST
 from lhrm_train.smol.examples import Example
 from lhrm_train.smol.perplexity import Perplexities
+from lhrm_train.smol.questions.base import KNOWN_LEVEL
 
 HARD_LEVEL = 3
 
@@ -48,6 +49,11 @@ class Measured:
     def hard(self) -> Sequence[Row]:
         """The held-out questions of the levels that need steps."""
         return [row for row in self.rows[TEST] if row.level >= HARD_LEVEL]
+
+    @property
+    def unknown(self) -> Sequence[Row]:
+        """The held-out questions whose content is in no training file; of level 1 only the wording is new."""
+        return [row for row in self.rows[TEST] if row.level > KNOWN_LEVEL]
 
     def summary(self, name: str, rows: Sequence[Row] | None = None) -> Summary:
         """Summarise a set, or `rows` of it. Raises ConfigError where not one row counts."""

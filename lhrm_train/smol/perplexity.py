@@ -6,8 +6,9 @@ import math
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from lhrm_train.config import DataConfig
 from lhrm_train.format import Message, Mode, encode_chat
-from lhrm_train.json_lines import read_json_lines
+from lhrm_train.records import records
 from lhrm_train.smol.answers import SYSTEM
 
 
@@ -43,23 +44,26 @@ def perplexity(
     """Return the perplexity per answer token and the number of these tokens.
 
     `data` has a `prompt` and an `answer` in each line; `system` is a message before every prompt. With `mode` its
-    opening tag stands before the answer, as in a trained model's own answers; None is for a base. Tags and the end of
-    turn are not counted, and tags are no candidates, because those of a base are untrained. Raises FormatError when
-    `checkpoint` is none, ValueError for data without answers.
+    opening tag stands before the answer, as in a trained model's own answers, and the tag that ends it remains a
+    candidate, as the end of turn is for a base (None): both may stop. The other tags are no candidates, because those
+    of a base are untrained. No tag and no end of turn is counted. Raises FormatError when `checkpoint` is none,
+    DataError for data without answers.
     """
     import torch
 
     from lhrm_train.samplers import load_for_evaluation
 
-    rows = read_json_lines(data)
-    if not rows:
-        raise ValueError(f"{data}: holds no answers")
+    rows = [
+        (row.text("prompt", row.get("prompt")), row.text("answer", row.get("answer")))
+        for row in records(DataConfig(source="jsonl", files=(str(data),)))
+    ]
     lm, tokenizer = load_for_evaluation(checkpoint)
     before = (Message("system", system),) if system else ()
     pairs = [
-        (encode_chat(tokenizer, (*before, Message("user", row["prompt"])), mode), tokenizer.encode_text(row["answer"]))
-        for row in rows
+        (encode_chat(tokenizer, (*before, Message("user", prompt)), mode), tokenizer.encode_text(answer))
+        for prompt, answer in rows
     ]
+    never = set(astuple(tokenizer.tags)) - ({tokenizer.tags.no_think_end} if mode is Mode.NO_THINK else set())
     pairs.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
     total, count = 0.0, 0
     for start in range(0, len(pairs), batch):
@@ -74,7 +78,7 @@ def perplexity(
         # Padding stands on the right, so no answer token sees it.
         with torch.inference_mode():
             logits_BTV = lm(input_ids=ids_BT.to(lm.device)).logits[:, :-1].float()
-            logits_BTV[..., list(astuple(tokenizer.tags))] = -math.inf
+            logits_BTV[..., list(never)] = -math.inf
         targets = target_BT[:, 1:].to(lm.device)
         total += float(torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), targets.flatten(), reduction="sum"))
         count += int((targets >= 0).sum())

@@ -20,6 +20,7 @@ from lhrm_train.run_record import NAME as RECORD
 from lhrm_train.run_record import environments_of, read_record
 from lhrm_train.shipped_delta import built_from_its_delta, has_delta
 from lhrm_train.smol.data import FILES
+from lhrm_train.smol.data import SETTINGS as DATA_SETTINGS
 from lhrm_train.smol.delta import trained_digest
 from lhrm_train.smol.table import data_table
 
@@ -74,10 +75,12 @@ def data_section(data: Path, tokenizer: ChatTokenizer) -> str:
     missing = [name for name in FILES if name not in made]
     answers = f"held-out-answers: {len(made['held-out-answers'])} rows.\n" if "held-out-answers" in made else ""
     absent = f"**Not available** in the data folder: {', '.join(missing)}.\n" if missing else ""
+    settings = data / DATA_SETTINGS
+    made_with = _shown(json.loads(settings.read_bytes())) if settings.is_file() else "**not available**"
     return f"""## Data
 
-`docs/smol.md` tells how they are made. Token columns are means, then the 95th percentile and the longest of
-whole samples.
+`docs/smol.md` tells how they are made. Settings: {made_with}.
+Token columns are means, then the 95th percentile and the longest of whole samples.
 
 {data_table(made, tokenizer)}
 
