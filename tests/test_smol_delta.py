@@ -109,7 +109,14 @@ def test_files_are_small_listed_and_checked(base, tmp_path, monkeypatch):
     assert all((out / entry["name"]).stat().st_size == entry["bytes"] for entry in about["files"])
     sizes = [path.stat().st_size for path in out.iterdir()]
     assert max(sizes) <= 5000 < sum(sizes) == figures["bytes"]
-    assert {tensor.dtype for name, tensor in tensors.items() if not name.endswith(".ids")} == {torch.bfloat16}
+    assert {(name.rpartition(".")[2], tensor.dtype) for name, tensor in tensors.items()} == {
+        ("up", torch.int8),
+        ("down", torch.int8),
+        ("scale", torch.float32),
+        ("value", torch.bfloat16),
+        ("rows", torch.bfloat16),
+        ("ids", torch.int32),
+    }
     damaged = out / files[1]
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
@@ -148,7 +155,7 @@ def edited(folder, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda about: about.update(format=2), "format = 2: 1 is the one known here"),
+        (lambda about: about.update(format=1), "format = 1: 2 is the one known here"),
         (lambda about: about.update(base="other"), "is for the base 'other', not"),
         (lambda about: about.pop("files"), r"cannot be read: KeyError\('files'\)"),
         (lambda about: about.pop("base_weights"), r"cannot be read: KeyError\('base_weights'\)"),

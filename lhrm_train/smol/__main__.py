@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     delta.add_argument("--base", type=Path, help="checkpoint it was trained from; default: base in the work folder")
     delta.add_argument("--trained", type=Path, required=True, help="trained checkpoint")
     delta.add_argument("--out", type=Path, default=Path("models/lhrm-smol/delta"))
-    delta.add_argument("--rank", type=_count, default=64, help="of the factors of every matrix")
+    delta.add_argument("--rank", type=_count, default=128, help="of the factors of every matrix")
     build = commands.add_parser("build", help="make the model from base and delta")
     build.add_argument("--target", type=Path, default=Path("models/lhrm-smol"))
     measure = commands.add_parser("perplexity", help="of a model on held-out answers of the base")

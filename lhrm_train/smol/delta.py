@@ -3,11 +3,13 @@
 `delta.json` names the base with a digest of its weights, the trained checkpoint by one, the files with their checksums,
 and logits that the merged model must give; beside it lie safetensors files. No file has more than `LARGEST_FILE` bytes,
 and all together no more than `LARGEST_DELTA`. Per parameter of the model they hold
-  NAME.up (rows, rank) and NAME.down (rank, columns): bf16 factors of trained minus base;
+  NAME.up (rows, rank), NAME.down (rank, columns), both int8, and NAME.scale (rank,), fp32: the factors of trained minus
+    base, which is up times the diagonal of scale times down;
   NAME.value: the trained value itself, of a vector such as a norm's weight;
   NAME.rows (n, columns) and NAME.ids (n,): trained rows of tags, turn markers and padding.
 A parameter without any of them is the base's. Low-rank adapters of rank r are represented up to rounding by factors
-of rank r; other training is approximated, and `kept` says how well.
+of rank r; other training is approximated, and `kept` says how well. Eight bits leave room for twice the rank that bf16
+would: what HGPO adds to HFT is small, so that a low rank cuts it off first.
 """
 
 from __future__ import annotations
@@ -29,15 +31,16 @@ from lhrm_train.checkpoint import load_model, save_checkpoint
 from lhrm_train.digest import weights_digest
 from lhrm_train.format import MANIFEST_NAME, ChatTokenizer, Manifest, Message, Mode, encode_chat
 
-FORMAT = 1
+FORMAT = 2
 NAME = "delta.json"
 NEEDED = ("base", "base_weights", "trained_weights", "manifest", "checks")
 LARGEST_FILE, LARGEST_DELTA = 15_000_000, 45_000_000  # bytes
-RANK, WORD_RANK = 64, 16  # of the factors; of those of the embedding, beside the rows that are stored whole
+RANK, WORD_RANK = 128, 16  # of the factors; of those of the embedding, beside the rows that are stored whole
 # Upper bounds of what safetensors writes beside the numbers: per file, and per tensor beside its name.
 FILE_HEADER, TENSOR_HEADER = 64, 128  # bytes
 LOGIT_TOLERANCE = 0.05
 TOP = 5  # logits kept per check
+LARGEST_INT8 = 127
 CHECKS = (
     ("Hello!", Mode.NO_THINK),
     ("What is 17 * 6?", Mode.THINK),
@@ -242,19 +245,29 @@ def _difference(
             tensors[f"{name}.ids"] = torch.tensor(special, dtype=torch.int32)
             tensors[f"{name}.rows"] = value[special].to(torch.bfloat16)
             change[special] = 0.0
-        up, down = _factors(change, word_rank if is_words else rank)
+        factors = _factors(change, word_rank if is_words else rank)
         whole += float(change.square().sum())
-        lost += float((change - up.float() @ down.float()).square().sum())
-        if up.numel():
-            tensors[f"{name}.up"], tensors[f"{name}.down"] = up, down
+        lost += float((change - factors.product()).square().sum())
+        if factors.up.numel():
+            tensors |= {f"{name}.{part}": value for part, value in vars(factors).items()}
     return tensors, 1.0 - lost / whole if whole else 1.0
 
 
-def _factors(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return bf16 factors (rows, k) and (k, columns) of the best approximation with k <= rank.
+@dataclass(frozen=True)
+class _Factors:
+    """`up` (rows, k) and `down` (k, columns) in int8, `scale` (k,) in fp32."""
 
-    Directions below the rounding of bf16 are left out.
-    """
+    up: Tensor
+    down: Tensor
+    scale: Tensor
+
+    def product(self) -> Tensor:
+        """Return the matrix (rows, columns) in fp32."""
+        return (self.up.float() * self.scale) @ self.down.float()
+
+
+def _factors(change: Tensor, rank: int) -> _Factors:
+    """Return factors of the best approximation with k <= rank. Directions below the rounding of bf16 are left out."""
     exact = change.double()
     wide = exact.shape[1] > exact.shape[0]
     tall = exact.T if wide else exact
@@ -262,11 +275,15 @@ def _factors(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     squares, right = torch.linalg.eigh(tall.T @ tall)
     order = squares.argsort(descending=True)[:rank]
     keep = order[squares[order] > squares.max().clamp_min(1e-30) * 1e-8]
-    size = squares[keep].clamp_min(1e-30) ** 0.25
-    left = (tall @ right[:, keep]) / size
-    other = (right[:, keep] * size).T
+    left, other = tall @ right[:, keep], right[:, keep].T
     up, down = (other.T, left.T) if wide else (left, other)
-    return up.to(torch.bfloat16).contiguous(), down.to(torch.bfloat16).contiguous()
+    # Each direction fills the eight bits of both its factors.
+    up_high, down_high = (part.abs().amax(dim) / LARGEST_INT8 for part, dim in ((up, 0), (down, 1)))
+    return _Factors(
+        (up / up_high).round().to(torch.int8).contiguous(),
+        (down / down_high[:, None]).round().to(torch.int8).contiguous(),
+        (up_high * down_high).float(),
+    )
 
 
 @torch.no_grad()
@@ -281,7 +298,7 @@ def _merge(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
             if f"{name}.value" in tensors:
                 target.copy_(tensors[f"{name}.value"].float())
             if f"{name}.up" in tensors:
-                target.add_(tensors[f"{name}.up"].float() @ tensors[f"{name}.down"].float())
+                target.add_(_Factors(*(tensors[f"{name}.{part}"] for part in ("up", "down", "scale"))).product())
             if f"{name}.rows" in tensors:
                 target[tensors[f"{name}.ids"].long()] = tensors[f"{name}.rows"].float()
         except (RuntimeError, IndexError, KeyError) as exc:
