@@ -7,16 +7,11 @@ import os
 import sys
 from pathlib import Path
 
+from lhrm_train.arguments import at_least_one
 from lhrm_train.config import ConfigError, RunConfig, load_config, recipe_names
 from lhrm_train.suite.mix import KINDS
 
 INTERRUPTED = 130
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--config", help="TOML file or recipe with the settings")
 
     prompts = commands.add_parser("prompts", help="write test prompts of the suite for the load test")
-    prompts.add_argument("--count", type=_at_least_one, default=50)
+    prompts.add_argument("--count", type=at_least_one, default=50)
     prompts.add_argument("--kind", choices=sorted(KINDS), help="questions of this kind alone; default: the workload")
     prompts.add_argument("--out", type=Path, required=True, help="JSON lines file")
     for command in (run, check, publish):

@@ -139,11 +139,14 @@ def test_the_command_makes_everything(published, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("answers", "--samples", "0"), "argument --samples: 0: must be at least 1"),
-        (("data", "--scale", "0"), "argument --scale: 0: must be above 0 and at most 100"),
-        (("data", "--scale", "nan"), "argument --scale: nan: must be above 0"),
-        (("evaluate", "--gym", "0"), "argument --gym: 0: must be at least 1"),
-        (("delta", "--trained", "x", "--rank", "-1"), "argument --rank: -1: must be at least 1"),
+        (("answers", "--samples", "0"), "argument --samples: '0' is not a whole number of at least 1"),
+        (("data", "--scale", "0"), "argument --scale: '0' is not a number above 0"),
+        (("data", "--scale", "nan"), "argument --scale: 'nan' is not a number above 0"),
+        (("data", "--scale", "inf"), "argument --scale: 'inf' is not a number above 0"),
+        (("data", "--scale", "two"), "argument --scale: 'two' is not a number above 0"),
+        (("answers", "--batch", "1.5"), "argument --batch: '1.5' is not a whole number of at least 1"),
+        (("evaluate", "--gym", "0"), "argument --gym: '0' is not a whole number of at least 1"),
+        (("delta", "--trained", "x", "--rank", "-1"), "argument --rank: '-1' is not a whole number of at least 1"),
     ],
 )
 def test_a_count_that_means_nothing_is_refused(monkeypatch, capsys, arguments, message):
@@ -188,7 +191,9 @@ def test_perplexity_is_the_mean_over_answer_tokens(published, tmp_path):
     measured = perplexities(base, base, data)
     assert measured == Perplexities(model=value, base=bare, base_with_system=told, tokens=count)
     assert measured.ratio == value / min(bare, told)
-    for text, message in (("", "holds no rows"), ('{"answer": "a"}\n', r"held\.jsonl:1: prompt = None: expected text")):
+    empty = '{"prompt": "a", "answer": " "}\n', r"held\.jsonl:1: answer = ' ': the answer is empty"
+    absent = '{"answer": "a"}\n', r"held\.jsonl:1: prompt = None: expected text"
+    for text, message in (empty, absent, ("", "holds no rows")):
         data.write_text(text)
         with pytest.raises(DataError, match=message):
             perplexity(base, data, None)

@@ -28,7 +28,7 @@ from lhrm_train.smol.evaluation import EXAMPLES, HELD_OUT, PERPLEXITY, measure_s
 from lhrm_train.smol.examples import Example, answer_freely, texts
 from lhrm_train.smol.measured import Measured, _perplexities
 from lhrm_train.smol.perplexity import Perplexities
-from lhrm_train.smol.training import Run
+from lhrm_train.smol.training import FURTHER, Run
 
 CONFIG = RunConfig(
     reward=RewardConfig(scorer="exact"),
@@ -112,10 +112,13 @@ def test_more_questions_of_a_task_than_training_leaves_out_are_refused(data, rea
         ("spell_backward", "{}.", 1),
         ("spell_backward", "It is {}.", 0),
         ("spell_backward", "x{}", 0),
+        ("spell_backward", "{}zzz", 0),
         ("word_sorting", "{}.", 1),
         ("word_sorting", "{}, zebra", 0),
         ("number_sorting", "{}", 1),
-        ("time_intervals", "{}", 1),
+        ("number_sorting", "1, {}", 0),
+        ("time_intervals", "{}.", 1),
+        ("time_intervals", "{} or 3 days", 0),
         ("fraction_simplification", "{}", 1),
         ("fraction_simplification", "0.5", 0),
         ("calendar_arithmetic", "{}.", 1),
@@ -195,7 +198,7 @@ def test_the_card_says_that_the_model_was_trained_further(folder, data, target, 
     run = finished_run(tmp_path / "run", data, base=base)
     write_card(folder, target, data, Run.of(run, target, data))
     card = (target / "README.md").read_text()
-    assert f"| base | {target} as it was at the first commit below, trained further |" in card
+    assert f"| base | {target} as it was at the first commit below, {FURTHER} |" in card
 
 
 def test_a_run_of_another_model_or_other_data_is_refused(data, target, tmp_path):

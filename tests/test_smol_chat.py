@@ -203,6 +203,9 @@ def test_answers_are_read_each_once(tmp_path, monkeypatch):
         read_answers(out)
     out.write_text(json.dumps(row) + "\n" + json.dumps({**row, "prompt": "bye", "answers": []}) + "\n")
     assert read_answers(out) == ({"hi": ("Hello!", "Hi."), "bye": ()}, {"seed": 3})
+    out.write_text(json.dumps(row) + "\n" + json.dumps({**row, "prompt": "bye", "sampling": {"seed": 4}}) + "\n")
+    with pytest.raises(AnswersError, match=r"some were sampled with \{'seed': 3\}, some with \{'seed': 4\}"):
+        read_answers(out)
     out.write_text('{"prompt": "hi"}\n')
     with pytest.raises(AnswersError, match=r"answers\.jsonl:1: KeyError\('answers'\)"):
         read_answers(out)

@@ -7,25 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lhrm_train.arguments import above_zero, at_least_one
 from lhrm_train.format import Mode
 from lhrm_train.smol.mixture import SEED
 
 WORK = Path("runs/smol")
-LARGEST_SCALE = 100.0
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value
-
-
-def _scale(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= LARGEST_SCALE:
-        raise argparse.ArgumentTypeError(f"{text}: must be above 0 and at most {LARGEST_SCALE}")
-    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,18 +25,18 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--base", type=Path, help="checkpoint; default: base in the work folder")
         command.add_argument("--seed", type=int, default=SEED)
         if name != "data":
-            command.add_argument("--samples", type=_count, default=8, help="answers sampled per everyday prompt")
-            command.add_argument("--batch", type=_count, help="answers sampled at once; default: 64, on a GPU 1024")
+            command.add_argument("--samples", type=at_least_one, default=8, help="answers sampled per everyday prompt")
+            command.add_argument("--batch", type=at_least_one, help="sampled at once; default: 64, on a GPU 1024")
         if name != "answers":
-            command.add_argument("--scale", type=_scale, default=1.0, help="factor on the number of questions")
+            command.add_argument("--scale", type=above_zero, default=1.0, help="factor on the number of questions")
     calibrate = commands.add_parser("calibrate", help="write the savings calibration into a trained checkpoint")
     calibrate.add_argument("--model", type=Path, required=True, help="trained checkpoint, before its delta is made")
     calibrate.add_argument("--out", type=Path, help="raw rows; default: calibration in the work folder")
     delta = commands.add_parser("delta", help="make the committed delta of a trained checkpoint")
-    delta.add_argument("--base", type=Path, help="checkpoint it was trained from; default: base in the work folder")
+    delta.add_argument("--base", type=Path, help="what the delta is applied to; default: base in the work folder")
     delta.add_argument("--trained", type=Path, required=True, help="trained checkpoint")
     delta.add_argument("--out", type=Path, default=Path("models/lhrm-smol/delta"))
-    delta.add_argument("--rank", type=_count, default=128, help="of the factors of every matrix")
+    delta.add_argument("--rank", type=at_least_one, default=128, help="of the factors of every matrix")
     build = commands.add_parser("build", help="make the model from base and delta")
     build.add_argument("--target", type=Path, default=Path("models/lhrm-smol"))
     measure = commands.add_parser("perplexity", help="of a model on held-out answers of the base")
@@ -61,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure a model and write its card; goes on if stopped")
     evaluate.add_argument("--model", type=Path, default=Path("models/lhrm-smol"))
     evaluate.add_argument("--out", type=Path, help="raw rows; default: evaluation in the work folder")
-    evaluate.add_argument("--gym", type=_count, default=40, help="questions of each reasoning-gym task")
+    evaluate.add_argument("--gym", type=at_least_one, default=40, help="questions of each reasoning-gym task")
     evaluate.add_argument("--run", type=Path, help="folder of the run that trained it, for the card")
     for command in (calibrate, evaluate):
         command.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one setting")

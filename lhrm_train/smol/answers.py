@@ -42,7 +42,8 @@ class Sampling:
 def read_answers(path: Path) -> tuple[Answers, Mapping[str, Any]]:
     """Return the accepted answers of every prompt, and how they were sampled.
 
-    Raises AnswersError for a file that is missing or broken, or that lacks a prompt because sampling was stopped.
+    Raises AnswersError for a file that is missing or broken, sampled in two ways, or that lacks a prompt because
+    sampling was stopped.
     """
     if not path.is_file():
         raise AnswersError(f"answers {path}: no such file; make it with `python -m lhrm_train.smol answers`")
@@ -55,7 +56,10 @@ def read_answers(path: Path) -> tuple[Answers, Mapping[str, Any]]:
             f"answers {path}: {len(missing)} of {len(asked)} prompts were not asked yet, the first "
             f"{missing[0].prompt!r}; go on with `python -m lhrm_train.smol answers`"
         )
-    return answers, rows[-1]["sampling"] if rows else {}
+    samplings = [row["sampling"] for row in rows]
+    if other := [sampling for sampling in samplings if sampling != samplings[0]]:
+        raise AnswersError(f"answers {path}: some were sampled with {samplings[0]}, some with {other[0]}")
+    return answers, samplings[0] if samplings else {}
 
 
 def sample_answers(base: Path, out: Path, sampling: Sampling, *, chunk: int = 64, batch: int = 64) -> Counter[str]:

@@ -79,9 +79,9 @@ def _method(measured: Measured, calibration: SavingsCalibration | None) -> str:
 {settings["max_new_tokens"]} new tokens. Free choice: think iff P(think) >= 0.5. Hybrid Accuracy: share of prompts where
 the free choice is the mode with the higher mean score; means within {measured.margin:g} go to the mode with fewer
 tokens. Tokens are completion tokens; a saving holds for this mix only. Raw rows are in `evaluation/`.
-The content of level {KNOWN_LEVEL} (times tables, the day after Monday) was trained on in other wordings, that of the
-other levels was not. On reasoning-gym an answer is right or wrong (`lhrm_train/smol/right.py`); the parts of a
-score that its verifiers give do not count.
+The content of level {KNOWN_LEVEL} (times tables, the day after Monday) was trained on, that of the others was not. On
+reasoning-gym an answer is right or wrong (`lhrm_train/smol/right.py`); the parts of a score that its verifiers give do
+not count.
 Calibration of the saving that a server states: {savings}.
 """
 

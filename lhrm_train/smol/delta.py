@@ -67,7 +67,7 @@ def make_delta(base: Path, trained: Path, out: Path, rank: int = RANK, word_rank
 
     Returns `kept`, the share of the squared change that the factors hold, `bytes`, the size of all files, and
     `logit_gap`, the largest difference of a checked logit between the trained and the merged model. Raises DeltaError
-    when the two differ in vocabulary or shape, or a file or all of them are too large.
+    when the two differ in vocabulary or shape, a value is not finite, or a file or all of them are too large.
     """
     _same_vocabulary(base, trained)
     before, after = load_model(base), load_model(trained)
@@ -236,6 +236,8 @@ def _difference(
         raise DeltaError("base and trained model have other parameters, or of other shapes")
     for name, value in new.items():
         change = value - old[name]
+        if not change.isfinite().all():
+            raise DeltaError(f"{name}: the trained checkpoint holds values that are not finite")
         if not change.any():
             continue
         if value.ndim < 2:

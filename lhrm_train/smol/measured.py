@@ -52,7 +52,7 @@ class Measured:
 
     @property
     def unknown(self) -> Sequence[Row]:
-        """The held-out questions whose content is in no training file; of level 1 only the wording is new."""
+        """The held-out questions whose content is in no training file; of level 1 at most the wording is new."""
         return [row for row in self.rows[TEST] if row.level > KNOWN_LEVEL]
 
     def summary(self, name: str, rows: Sequence[Row] | None = None) -> Summary:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lhrm_train.config import DataConfig
 from lhrm_train.format import Message, Mode, encode_chat
-from lhrm_train.records import records
+from lhrm_train.records import Row, records
 from lhrm_train.smol.answers import SYSTEM
 
 
@@ -44,19 +44,16 @@ def perplexity(
     """Return the perplexity per answer token and the number of these tokens.
 
     `data` has a `prompt` and an `answer` in each line; `system` is a message before every prompt. With `mode` its
-    opening tag stands before the answer, as in a trained model's own answers, and the tag that ends it remains a
-    candidate, as the end of turn is for a base (None): both may stop. The other tags are no candidates, because those
-    of a base are untrained. No tag and no end of turn is counted. Raises FormatError when `checkpoint` is none,
-    DataError for data without answers.
+    opening tag stands before the answer, as in a trained model's own answers; None is for a base. Whatever ends an
+    answer there (the tag that closes no-think, else the end of turn) remains a candidate: all may stop. The other tags
+    are none, because those of a base are untrained. No tag and no end of turn is counted. Raises FormatError when
+    `checkpoint` is none, DataError for data without answers.
     """
     import torch
 
     from lhrm_train.samplers import load_for_evaluation
 
-    rows = [
-        (row.text("prompt", row.get("prompt")), row.text("answer", row.get("answer")))
-        for row in records(DataConfig(source="jsonl", files=(str(data),)))
-    ]
+    rows = [_texts(row) for row in records(DataConfig(source="jsonl", files=(str(data),)))]
     lm, tokenizer = load_for_evaluation(checkpoint)
     before = (Message("system", system),) if system else ()
     pairs = [
@@ -83,3 +80,10 @@ def perplexity(
         total += float(torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), targets.flatten(), reduction="sum"))
         count += int((targets >= 0).sum())
     return math.exp(total / count), count
+
+
+def _texts(row: Row) -> tuple[str, str]:
+    prompt, answer = (row.text(name, row.get(name)) for name in ("prompt", "answer"))
+    if not answer.strip():
+        row.fail("answer", answer, "the answer is empty")
+    return prompt, answer

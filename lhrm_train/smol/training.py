@@ -36,6 +36,8 @@ SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 CURVES = "curves.png"
+# Its files may have been split otherwise than these.
+FURTHER = "trained further; the test questions were not compared with what that was trained on"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def training_section(run: Run | None, evaluation: Path) -> str:
 def _base(run: Run, model: Path) -> str:
     base: str = run.record["config"]["base"]["path"]
     again = Path(base).resolve() == model.resolve()
-    return f"{base} as it was at the first commit below, trained further" if again else base
+    return f"{base} as it was at the first commit below, {FURTHER}" if again else base
 
 
 def _stage(run: Run, stage: str, evaluation: Path) -> str:
