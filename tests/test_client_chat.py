@@ -187,7 +187,10 @@ def test_ctrl_c_stops_an_answer_and_the_engine_and_the_conversation_goes_on(loop
         screen.expect("A scripted answer.")
         screen.expect("think> ")
         assert "one?" not in nano_tokenizer.decode(engine.requests[-1].prompt_ids)
-        screen.type("half a line\x03")
+        screen.type("half a line")
+        screen.expect("half a line")
+        time.sleep(0.2)  # between a key and the wait for the next Python's readline notices a signal only at the next
+        screen.type("\x03")
         screen.expect("think> ")
         screen.type("\x04")
         assert screen.ended() == 0
